@@ -1,0 +1,69 @@
+"""DPO, direct preference optimisation (2305.18290), on fresh samples every round (iterative DPO, 2405.07863)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from alignment.algorithm import Group, PairMethod, Phase, State, constant, no_loss, pair_difference, register
+from alignment.algorithm import relative_logp as relative
+from alignment.labels import select_pairs
+from prefeval.games import bradley_terry, log_normalise
+from prefeval.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class DPO(PairMethod):
+    """-y log s(beta u) - (1 - y) log s(-beta u), u the pair's log-ratio to the reference, y the label of the pair.
+
+    `step` = 1 / beta: the optimum is ref exp(step r), r the Bradley-Terry scores of P under the sampler (beta = 0.1 is
+    step 10). Hard labels are the paper's; a soft label, or `smoothing` e, which moves y to (1 - e) y + e (1 - y), is
+    conservative DPO. `reference` 'start' is the fixed SFT model (RLHF workflow: best and worst of 8), 'previous' the
+    policy the round started from.
+    """
+
+    name: ClassVar[str] = "dpo"
+    arxiv: ClassVar[str] = "2305.18290"
+    game: ClassVar[str] = "none (Bradley-Terry)"
+
+    step: float = 10.0
+    reference: Literal["start", "previous"] = "start"
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.smoothing < 0.5:
+            raise ValueError(f"smoothing must lie in [0, 0.5), not {self.smoothing}")
+
+    @property
+    def anchor(self) -> str:
+        """The slot of the reference: 'policy', as an anchor, is the policy before the fit."""
+        return "start" if self.reference == "start" else "policy"
+
+    def phases(self, round: int) -> tuple[Phase, ...]:
+        return (Phase("fit", True, "policy", "policy", (self.anchor,), "policy", round=round),)
+
+    def loss(self, group: Group, phase: Phase) -> Tensor:
+        from torch.nn.functional import logsigmoid
+
+        i, j = select_pairs(group.table, self.pairs)
+        if len(i) == 0:
+            return no_loss(group)
+        margin = pair_difference(relative(group, {self.anchor: 1.0}), i, j) / self.step
+        label = constant(self.smooth(self.labelled(group))[i, j], margin)
+        return -(label * logsigmoid(margin) + (1.0 - label) * logsigmoid(-margin)).mean()
+
+    def smooth(self, table: FloatArray) -> FloatArray:
+        return (1.0 - self.smoothing) * table + self.smoothing * (1.0 - table)
+
+    def population(self, P: FloatArray, state: State) -> State:
+        """The minimiser of the expected loss: no closed form, a Bradley-Terry fit of P weighted by pi_t x pi_t."""
+        scores = bradley_terry(self.smooth(self.payoffs(P)), np.exp(state.log_policy))
+        anchor = state.log_ref if self.reference == "start" else state.log_policy
+        return State(log_normalise(anchor + self.step * scores), state.log_ref, state.round + 1)

@@ -1,0 +1,107 @@
+"""Log-probabilities of given responses, in fp32, without ever holding batch x vocabulary logits.
+
+One code path serves the trained policy and the frozen anchors. The final hidden states of the response positions are
+multiplied by the output matrix in chunks; the backward pass recomputes each chunk's logits instead of keeping them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from prefeval.batching import pad_right, token_batches
+
+CHUNK = 1024  # response positions whose logits are held at a time: 1024 x 49k fp32 = 200 MB
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One prompt with one response, as ids; the first `prompt_length` ids are the prompt."""
+
+    ids: tuple[int, ...]
+    prompt_length: int
+
+    @property
+    def response_length(self) -> int:
+        return len(self.ids) - self.prompt_length
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T)[target] for each row, chunked, with recomputation in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        norms = torch.empty_like(out)
+        for part in _chunks(len(targets)):
+            logits = (hidden[part] @ weight.T).float()
+            norms[part] = torch.logsumexp(logits, dim=-1)
+            out[part] = logits.gather(1, targets[part, None])[:, 0] - norms[part]
+        ctx.save_for_backward(hidden, weight, targets, norms)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        hidden, weight, targets, norms = ctx.saved_tensors
+        (grad,) = grads
+        grad_hidden = torch.empty_like(hidden)
+        # fp32, because a bf16 sum over thousands of positions would round small contributions away
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for part in _chunks(len(targets)):
+            slope = torch.exp((hidden[part] @ weight.T).float() - norms[part, None]).neg_()
+            slope[torch.arange(len(slope), device=slope.device), targets[part]] += 1.0
+            slope = (slope * grad[part, None]).to(hidden.dtype)
+            grad_hidden[part] = slope @ weight
+            if grad_weight is not None:
+                grad_weight += slope.T @ hidden[part]
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None
+
+
+def sequence_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -> torch.Tensor:
+    """Summed log-probabilities (N,) fp32 in nats of the responses of a batch: end token counted, prompt and padding not.
+
+    Right padding under a causal mask cannot reach the real positions, so no attention mask is needed.
+    """
+    tokens, owner = token_logprobs(model, batch, pad_id)
+    return torch.zeros(len(batch), dtype=torch.float32, device=tokens.device).index_add(0, owner, tokens)
+
+
+def token_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-probs (T,) fp32 of all response tokens, index (T,) of the sequence each belongs to)."""
+    device = next(model.parameters()).device
+    ids, _ = pad_right([s.ids for s in batch], pad_id)
+    ids = ids.to(device)
+    hidden = _backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
+    rows = [r for r, s in enumerate(batch) for _ in range(s.response_length)]
+    columns = [c for s in batch for c in range(s.prompt_length, len(s.ids))]
+    row, column = torch.tensor(rows, device=device), torch.tensor(columns, device=device)
+    weight = model.get_output_embeddings().weight
+    logprobs: torch.Tensor = _TokenLogprobs.apply(hidden[row, column - 1], weight, ids[row, column])  # type: ignore[no-untyped-call]
+    return logprobs, row
+
+
+def frozen_logprobs(
+    model: Any, sequences: Sequence[TokenSequence], pad_id: int, *, batch_tokens: int = 16384, bar: Any = None
+) -> list[float]:
+    """Response log-probs of many sequences under a frozen model, in length-sorted batches."""
+    out = [0.0] * len(sequences)
+    with torch.inference_mode():
+        for chosen in token_batches([len(s.ids) for s in sequences], batch_tokens):
+            values = sequence_logprobs(model, [sequences[i] for i in chosen], pad_id)
+            for i, value in zip(chosen, values.tolist(), strict=True):
+                out[i] = value
+            if bar is not None:
+                bar.advance(len(chosen))
+    return out
+
+
+def _backbone(model: Any) -> Any:
+    """The transformer without its output matrix."""
+    return getattr(model, model.base_model_prefix)
+
+
+def _chunks(length: int) -> list[slice]:
+    return [slice(start, start + CHUNK) for start in range(0, length, CHUNK)]

@@ -1,0 +1,84 @@
+"""The weights of a run by name: slots such as 'start', 'policy' and 'aux', each a checkpoint or a mixture of some.
+
+A mixture is the log-space average of checkpoints (section 4 of the algorithms reference): it is only ever an anchor,
+whose log-probs are the weighted sum of its members'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.logprobs import TokenSequence, frozen_logprobs
+from prefeval.log import progress
+from prefeval.models import default_device, load_causal
+
+if TYPE_CHECKING:
+    import torch
+
+Mixture = list[tuple[float, str]]  # (weight, checkpoint directory)
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Slot name -> mixture of checkpoints. A slot that was never written holds the start's weights."""
+
+    members: Mapping[str, Mixture] = field(default_factory=dict)
+
+    @classmethod
+    def from_start(cls, directory: str) -> Slots:
+        return cls({"start": [(1.0, directory)], "policy": [(1.0, directory)]})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Sequence[Sequence[Any]]]) -> Slots:
+        return cls({slot: [(float(w), str(d)) for w, d in mixture] for slot, mixture in data.items()})
+
+    def as_json(self) -> dict[str, list[list[Any]]]:
+        return {slot: [[w, d] for w, d in mixture] for slot, mixture in self.members.items()}
+
+    def mixture(self, slot: str) -> Mixture:
+        return self.members.get(slot, self.members["start"])
+
+    def checkpoint(self, slot: str) -> str:
+        """The directory of a slot that is one checkpoint. Raises ValueError for a mixture: it has no weights to load."""
+        mixture = self.mixture(slot)
+        if len(mixture) != 1:
+            raise ValueError(
+                f"slot '{slot}' is a mixture of {len(mixture)} checkpoints and cannot be played or trained"
+            )
+        return mixture[0][1]
+
+    def with_checkpoint(self, slot: str, directory: str) -> Slots:
+        if slot == "start":
+            raise ValueError("the slot 'start' is the reference and is never overwritten")
+        return Slots({**self.members, slot: [(1.0, directory)]})
+
+    def averaged(self, slot: str, directory: str, weight: float) -> Slots:
+        """`slot` becomes (1 - weight) itself + weight `directory`, in log space."""
+        merged: dict[str, float] = {}
+        for w, d in [*((w * (1 - weight), d) for w, d in self.mixture(slot)), (weight, directory)]:
+            merged[d] = merged.get(d, 0.0) + w
+        return Slots({**self.members, slot: [(w, d) for d, w in merged.items()]})
+
+
+def load_policy(directory: str, dtype: torch.dtype) -> Any:
+    """A policy on the default device, in eval mode (no dropout, also while it is trained)."""
+    return load_causal(directory, dtype=dtype).to(default_device())
+
+
+def mixture_logprobs(
+    mixture: Mixture, sequences: Sequence[TokenSequence], pad_id: int, dtype: torch.dtype, title: str
+) -> list[float]:
+    """Summed response log-probs of `sequences` under the log-space mixture, up to a constant per prompt."""
+    total = [0.0] * len(sequences)
+    with progress(title, len(mixture) * len(sequences)) as bar:
+        for weight, directory in mixture:
+            values = frozen_logprobs(load_policy(directory, dtype), sequences, pad_id, bar=bar)
+            total = [t + weight * v for t, v in zip(total, values, strict=True)]
+    return total
+
+
+def exists(directory: str | Path) -> bool:
+    return (Path(directory) / "config.json").exists()

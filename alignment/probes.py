@@ -1,0 +1,200 @@
+"""What a round's policy is like: win rate against the start, KL, length, broken text, restricted duality gap.
+
+The gap (section 14.1 of the algorithms reference) is that of the game restricted to the policies seen so far. The best
+opponent is chosen on one half of the prompts and measured on the other, both ways, because a maximum over noisy means
+is biased upwards; a control with identical policies is printed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alignment.samples import SampledGroup, read_samples, token_sequences, with_instruction, write_samples
+from prefeval.files import sha256_json
+from prefeval.generate.base import SamplingParams
+from prefeval.oracle import Oracle
+from prefeval.seeds import derive_seed, rng
+from prefeval.stats import bootstrap_mean, resample_counts
+from prefeval.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass
+class Probes:
+    """Held-out prompts, the oracles that judge on them, and the samples of every policy measured so far."""
+
+    folder: Path
+    prompts: Sequence[Prompt]
+    oracles: Mapping[str, Oracle]
+    start: str
+    tokenizer: Any
+    pad_id: int
+    dtype: torch.dtype
+    instruction: str
+    responses: int
+    max_new_tokens: int
+    seed: int
+    sampling_rows: int = 96
+
+    def inputs(self) -> dict[str, Any]:
+        """What decides a measurement, for the stage hash."""
+        return {
+            "prompts": sha256_json([p.as_dicts() for p in self.prompts]),
+            "oracles": {k: o.name for k, o in self.oracles.items()},
+            "responses": self.responses,
+            "seed": self.seed,
+        }
+
+    def measure(self, number: int, checkpoint: str) -> dict[str, Any]:
+        """Sample policy `number` on the probe prompts and compare it with all earlier ones."""
+        from alignment.logprobs import frozen_logprobs
+        from alignment.policy import load_policy
+
+        groups = self._sample(number, checkpoint)
+        flat = [s for rows in token_sequences(self.tokenizer, groups, self.instruction) for s in rows]
+        under_start = frozen_logprobs(load_policy(self.start, self.dtype), flat, self.pad_id)
+        values = describe(groups, under_start)
+        pool = [read_samples(self._path(n)) for n in range(number + 1)]
+        for name, oracle in self.oracles.items():
+            wins = win_tables(oracle, pool)
+            values |= {f"{name}/{k}": v for k, v in summarise(wins, number, self.seed).items()}
+        return values
+
+    def _sample(self, number: int, checkpoint: str) -> list[SampledGroup]:
+        from alignment.policy import load_policy
+        from prefeval.generate.hf import HFGenerator
+
+        generator = HFGenerator(
+            load_policy(checkpoint, self.dtype), self.tokenizer, name=f"probe {number}", batch_rows=self.sampling_rows
+        )
+        asked = [with_instruction(p, self.instruction) for p in self.prompts]
+        params = SamplingParams(max_new_tokens=self.max_new_tokens)
+        replies = generator.sample(asked, self.responses, params, derive_seed(self.seed, "probe", number))
+        groups = [SampledGroup(p, tuple(g)) for p, g in zip(self.prompts, replies, strict=True)]
+        write_samples(self._path(number), groups)
+        return groups
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"policy{number:03d}.jsonl"
+
+
+def describe(groups: Sequence[SampledGroup], under_start: Sequence[float]) -> dict[str, Any]:
+    """KL from the start, length and health of the text of one policy's samples.
+
+    `kl` (nats a reply) is the Monte Carlo mean of log pi - log start; `start_logp` the mean log-prob of a token under the
+    start; `broken` the share of replies that are empty, cut off, or mostly repetition; `duplicates` the share of replies
+    that another reply to any prompt equals.
+    """
+    replies = [r for g in groups for r in g.responses]
+    clusters = [g.prompt.id for g in groups for _ in g.responses]
+    tokens = np.array([len(r.token_ids or ()) for r in replies], dtype=np.float64)
+    own = np.array([r.logprob if r.logprob is not None else np.nan for r in replies], dtype=np.float64)
+    start = np.asarray(under_start, dtype=np.float64)
+    texts = [r.text.strip().lower() for r in replies]
+    counts = {t: texts.count(t) for t in set(texts)}
+    kl = bootstrap_mean(own - start, clusters)
+    return {
+        "kl": kl.point,
+        "kl_low": kl.low,
+        "kl_high": kl.high,
+        "length": float(tokens.mean()),
+        "characters": float(np.mean([len(r.text) for r in replies])),
+        "ended": float(np.mean([r.finish_reason == "stop" for r in replies])),
+        "start_logp": float(start.sum() / tokens.sum()),
+        "entropy": float(-own.sum() / tokens.sum()),
+        "duplicates": float(np.mean([counts[t] > 1 for t in texts])),
+        "broken": float(np.mean([is_broken(t) for t in texts])),
+        "replies": len(replies),
+    }
+
+
+def is_broken(text: str) -> bool:
+    """Empty, or mostly repetition: under half of its words, or of its word pairs, are distinct (from 8 words on)."""
+    words = text.split()
+    if not words:
+        return True
+    if len(words) < 8:
+        return False
+    pairs = list(zip(words, words[1:], strict=False))
+    return len(set(words)) < 0.5 * len(words) or len(set(pairs)) < 0.7 * len(pairs)
+
+
+def win_tables(oracle: Oracle, pool: Sequence[Sequence[SampledGroup]]) -> FloatArray:
+    """W (prompts, m, m): mean P of policy a's replies over policy b's on each prompt; own diagonal 0.5."""
+    prompts = [g.prompt for g in pool[0]]
+    texts = [[t for policy in pool for t in policy[i].texts] for i in range(len(prompts))]
+    owners = np.repeat(np.arange(len(pool)), [len(policy[0].responses) for policy in pool])
+    tables = oracle.matrix(prompts, texts)
+    m = len(pool)
+    out = np.full((len(prompts), m, m), 0.5)
+    for i, table in enumerate(tables):
+        for a in range(m):
+            for b in range(m):
+                if a != b:
+                    block = table[np.ix_(owners == a, owners == b)]
+                    out[i, a, b] = np.nanmean(block) if np.isfinite(block).any() else np.nan
+    return out
+
+
+def summarise(wins: FloatArray, policy: int, seed: int) -> dict[str, Any]:
+    """Win rate of `policy` against the start with its interval, its restricted gap, and the matrix of mean win rates."""
+    estimate = bootstrap_mean(wins[:, policy, 0], seed=seed)
+    gap, low, high = restricted_gap(wins, policy, seed)
+    return {
+        "win_rate": estimate.point,
+        "win_rate_low": estimate.low,
+        "win_rate_high": estimate.high,
+        "n": estimate.n,
+        "n_failed": estimate.n_failed,
+        "gap": gap,
+        "gap_low": low,
+        "gap_high": high,
+        "gap_control": gap_control(wins, policy, seed),
+        "matrix": np.nanmean(wins, axis=0).tolist(),
+    }
+
+
+def restricted_gap(wins: FloatArray, policy: int, seed: int, resamples: int = 500) -> tuple[float, float, float]:
+    """(point, low, high) of 2 max_b W[b, policy] - 1, cross-fitted over two halves of the prompts.
+
+    A lower bound on the policy's duality gap in expectation; it may be slightly negative by chance.
+    """
+    order = rng(seed, "halves").permutation(len(wins))
+    halves = [order[: len(order) // 2], order[len(order) // 2 :]]
+    if min(len(h) for h in halves) == 0:
+        return float("nan"), float("nan"), float("nan")
+    against = np.nan_to_num(wins[:, :, policy], nan=0.5)  # (prompts, opponents)
+    point = _cross_fitted(against, halves, [np.ones(len(h)) for h in halves])
+    counts = [resample_counts(len(h), resamples, seed + i) for i, h in enumerate(halves)]
+    draws = [_cross_fitted(against, halves, [c[r] for c in counts]) for r in range(resamples)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return point, float(low), float(high)
+
+
+def gap_control(wins: FloatArray, policy: int, seed: int, repeats: int = 50) -> float:
+    """The same estimate when all policies are identical: each prompt's opponents swap sides with the policy at random."""
+    generator = rng(seed, "control")
+    against = np.nan_to_num(wins[:, :, policy], nan=0.5)
+    order = generator.permutation(len(wins))
+    halves = [order[: len(order) // 2], order[len(order) // 2 :]]
+    if min(len(h) for h in halves) == 0:
+        return float("nan")
+    gaps = []
+    for _ in range(repeats):
+        flip = generator.random(len(wins)) < 0.5
+        mixed = np.where(flip[:, None], 1.0 - against, against)
+        gaps.append(_cross_fitted(mixed, halves, [np.ones(len(h)) for h in halves]))
+    return float(np.mean(gaps))
+
+
+def _cross_fitted(against: FloatArray, halves: Sequence[Any], weights: Sequence[FloatArray]) -> float:
+    means = [np.average(against[h], axis=0, weights=w) for h, w in zip(halves, weights, strict=True)]
+    chosen = [int(np.argmax(m)) for m in means]
+    return float(np.mean([2 * means[1][chosen[0]] - 1, 2 * means[0][chosen[1]] - 1]))

@@ -1,0 +1,256 @@
+"""The round loop: sample -> compare -> fit -> probe, each a stage that a killed run does not repeat.
+
+Policies are checkpoints on disk; between stages nothing lives in memory alone. Frozen anchors' log-probs are computed
+once a phase. Every stage's random numbers derive from (seed, round, prompt id), so a resumed run equals an unbroken one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignment.algorithm import Algorithm, Group, Phase, get_algorithm
+from alignment.config import AlignConfig
+from alignment.logprobs import TokenSequence, sequence_logprobs
+from alignment.policy import Slots, load_policy, mixture_logprobs
+from alignment.probes import Probes
+from alignment.samples import (
+    SampledGroup,
+    read_samples,
+    read_tables,
+    token_sequences,
+    with_instruction,
+    write_samples,
+    write_tables,
+)
+from prefeval import chat
+from prefeval.checkpoint import clear_state
+from prefeval.errors import RunError
+from prefeval.files import sha256_file
+from prefeval.fit import FitConfig, LossOutput, fit
+from prefeval.generate.base import SamplingParams
+from prefeval.generate.hf import HFGenerator
+from prefeval.log import logger
+from prefeval.models import fast_dtype, load_tokenizer, resolve, save_causal
+from prefeval.oracle import Oracle, check_complementary
+from prefeval.runs import MetricRow, RunDir
+from prefeval.seeds import derive_seed, rng
+from prefeval.types import FloatArray, Prompt
+
+
+class RoundLoop:
+    """One alignment run. `run()` plays all rounds and returns what the report needs."""
+
+    def __init__(
+        self, config: AlignConfig, run: RunDir, oracle: Oracle, prompts: Sequence[Prompt], probes: Probes | None
+    ) -> None:
+        self.config, self.run_dir, self.oracle, self.prompts, self.probes = config, run, oracle, list(prompts), probes
+        self.algorithm: Algorithm = get_algorithm(config.algorithm, **config.options)
+        self.start = resolve(config.policy).source
+        self.tokenizer = load_tokenizer(self.start)
+        self.pad = chat.safe_pad_id(self.tokenizer)
+        self.dtype = fast_dtype() if config.fit.precision == "auto" else _dtype(config.fit.precision)
+
+    def run(self) -> dict[str, Any]:
+        slots = Slots.from_start(self.start)
+        if self.probes is not None:
+            self.probe(0, slots)
+        for number in range(1, self.config.rounds + 1):
+            slots = self.play_round(number, slots)
+            if self.probes is not None:
+                self.probe(number, slots)
+        final = self.run_dir.path / "final"
+        self.run_dir.stage("final", {"slots": slots.as_json()}, lambda: self._finish(slots, final))
+        return {"policy": str(final), "slots": slots.as_json(), "rounds": self.config.rounds}
+
+    def play_round(self, number: int, slots: Slots) -> Slots:
+        data = ""
+        for phase in self.algorithm.phases(number):
+            begun = slots  # anchors are the slots as they were when the phase began
+            if phase.sample or not data:
+                data = self._collect(number, phase, begun)
+            slots = self._fit_phase(number, phase, begun, data)
+        return slots
+
+    def probe(self, number: int, slots: Slots) -> None:
+        assert self.probes is not None
+        probes, checkpoint = self.probes, slots.checkpoint("policy")
+        inputs = {"policy": checkpoint, "round": number, "probe": probes.inputs()}
+        values = self.run_dir.stage(f"round{number}/probe", inputs, lambda: probes.measure(number, checkpoint))
+        self.run_dir.metrics.cut(f"round{number}/probe")
+        self.run_dir.metrics.add(MetricRow("probe", f"round{number}/probe", values, round=number))
+
+    def round_prompts(self, number: int) -> list[Prompt]:
+        """This round's prompts: all, or the next ones of a seeded order that starts over when it is used up."""
+        count = self.config.prompts_per_round or len(self.prompts)
+        count = min(count, len(self.prompts))
+        order = rng(self.config.seed, "prompts").permutation(len(self.prompts))
+        first = (number - 1) * count
+        return [self.prompts[int(order[(first + i) % len(order)])] for i in range(count)]
+
+    def _collect(self, number: int, phase: Phase, slots: Slots) -> str:
+        """Sample and compare; the folder that holds samples.jsonl and preferences.safetensors."""
+        folder = self.run_dir.path / "rounds" / f"{number:03d}" / phase.name
+        prompts = self.round_prompts(number)
+        sampled = self.run_dir.stage(
+            f"round{number}/{phase.name}/sample",
+            {
+                "policy": slots.checkpoint(phase.sample_from),
+                "prompts": [p.id for p in prompts],
+                "k": self.config.responses,
+                "seed": self.config.seed,
+            },
+            lambda: self._sample(number, phase, slots, prompts, folder),
+        )
+        self.run_dir.stage(
+            f"round{number}/{phase.name}/compare",
+            {"samples": sampled["sha256"], "oracle": self.oracle.name},
+            lambda: self._compare(number, phase, folder),
+        )
+        return str(folder)
+
+    def _sample(self, number: int, phase: Phase, slots: Slots, prompts: list[Prompt], folder: Path) -> dict[str, Any]:
+        model = load_policy(slots.checkpoint(phase.sample_from), self.dtype)
+        title = f"{phase.sample_from}, round {number}"
+        generator = HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
+        asked = [with_instruction(p, self.config.instruction) for p in prompts]
+        params = SamplingParams(max_new_tokens=self.config.max_new_tokens)
+        seed = derive_seed(self.config.seed, "round", number, phase.name)
+        replies = generator.sample(asked, self.config.responses, params, seed)
+        groups = [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
+        write_samples(folder / "samples.jsonl", groups)
+        lengths = [len(r.token_ids or ()) for g in groups for r in g.responses]
+        ended = [r.finish_reason == "stop" for g in groups for r in g.responses]
+        values = {"length": float(np.mean(lengths)), "ended": float(np.mean(ended)), "replies": len(lengths)}
+        self._log_round(number, f"round{number}/{phase.name}/sample", values)
+        return {"sha256": sha256_file(folder / "samples.jsonl"), **values}
+
+    def _compare(self, number: int, phase: Phase, folder: Path) -> dict[str, Any]:
+        groups = read_samples(folder / "samples.jsonl")
+        tables = self.oracle.matrix([g.prompt for g in groups], [g.texts for g in groups])
+        for table in tables:
+            check_complementary(table, self.oracle.name)
+        write_tables(folder / "preferences.safetensors", tables)
+        failed = int(sum(np.isnan(t).sum() for t in tables) // 2)
+        spread = float(np.nanmean([np.nanstd(np.nanmean(t, axis=1)) for t in tables]))
+        values = {
+            "failed": failed,
+            "win_rate_spread": spread,
+            "comparisons": sum(len(t) * (len(t) - 1) // 2 for t in tables),
+        }
+        self._log_round(number, f"round{number}/{phase.name}/compare", values)
+        if failed:
+            logger.warning("%d comparisons failed; they are left out, not counted as ties", failed)
+        return {"sha256": sha256_file(folder / "preferences.safetensors"), **values}
+
+    def _fit_phase(self, number: int, phase: Phase, slots: Slots, data: str) -> Slots:
+        target = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-{phase.output}"
+        folder = Path(data)
+        stage = f"round{number}/{phase.name}/fit"
+        inputs = {
+            "samples": sha256_file(folder / "samples.jsonl"),
+            "preferences": sha256_file(folder / "preferences.safetensors"),
+            "init": slots.checkpoint(phase.init_from),
+            "anchors": {slot: slots.mixture(slot) for slot in phase.anchors},
+            "algorithm": [self.config.algorithm, self.config.options],
+        }
+        self.run_dir.stage(stage, inputs, lambda: self._fit(number, phase, slots, folder, target, stage))
+        after = slots.with_checkpoint(phase.output, str(target))
+        if phase.output_average:
+            after = after.averaged(phase.output_average, str(target), phase.average_weight)
+        return after
+
+    def _fit(self, number: int, phase: Phase, slots: Slots, folder: Path, target: Path, stage: str) -> dict[str, Any]:
+        items = self._items(number, phase, slots, folder)
+        model = load_policy(slots.checkpoint(phase.init_from), self.dtype)
+        config: FitConfig = replace(self.config.fit, seed=derive_seed(self.config.seed, "fit", number) % 2**31)
+        state = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-fit"
+        result = fit(
+            model,
+            items,
+            lambda policy, batch: group_loss(policy, batch, self.algorithm, phase, self.pad),
+            config,
+            cost=_Item.cost,
+            state_dir=state,
+            stage=stage,
+            metrics=self.run_dir.metrics,
+            title=f"round {number}: fitting {phase.output}",
+        )
+        save_causal(model, self.tokenizer, target)
+        clear_state(state)
+        return {"steps": result.steps, "seconds": result.seconds, **result.final}
+
+    def _items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[_Item]:
+        groups = read_samples(folder / "samples.jsonl")
+        tables = read_tables(folder / "preferences.safetensors")
+        sequences = token_sequences(self.tokenizer, groups, self.config.instruction)
+        flat = [s for rows in sequences for s in rows]
+        anchors = {
+            slot: mixture_logprobs(slots.mixture(slot), flat, self.pad, self.dtype, f"anchor {slot}, round {number}")
+            for slot in phase.anchors
+        }
+        items, first = [], 0
+        for group, rows, table in zip(groups, sequences, tables, strict=True):
+            span = slice(first, first + len(rows))
+            first += len(rows)
+            frozen = {slot: values[span] for slot, values in anchors.items()}
+            items.append(_Item(rows, table, frozen, f"{number}/{group.prompt.id}"))
+        return items
+
+    def _finish(self, slots: Slots, final: Path) -> dict[str, Any]:
+        save_causal(load_policy(slots.checkpoint("policy"), self.dtype), self.tokenizer, final)
+        return {"policy": str(final)}
+
+    def _log_round(self, number: int, stage: str, values: dict[str, Any]) -> None:
+        self.run_dir.metrics.cut(stage)
+        self.run_dir.metrics.add(MetricRow("round", stage, values, round=number))
+
+
+class _Item:
+    """A prompt's replies with everything frozen about them: what the fit loop batches."""
+
+    def __init__(
+        self, sequences: list[TokenSequence], table: FloatArray, anchors: dict[str, list[float]], key: str
+    ) -> None:
+        self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
+
+    def cost(self) -> int:
+        """Padded tokens of the whole group."""
+        return len(self.sequences) * max(len(s.ids) for s in self.sequences)
+
+
+def group_loss(model: Any, items: Sequence[_Item], algorithm: Algorithm, phase: Phase, pad_id: int) -> LossOutput:
+    """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved."""
+    flat = [s for item in items for s in item.sequences]
+    logp = sequence_logprobs(model, flat, pad_id)
+    total = logp.sum() * 0.0
+    moved = 0.0
+    first = 0
+    for item in items:
+        n = len(item.sequences)
+        part = logp[first : first + n]
+        first += n
+        anchors = {k: torch.tensor(v, dtype=torch.float32, device=logp.device) for k, v in item.anchors.items()}
+        group = Group(
+            logp=part,
+            anchors=anchors,
+            P=torch.from_numpy(item.table),
+            length=torch.tensor([float(s.response_length) for s in item.sequences], device=logp.device),
+            role=("policy",) * n,
+            key=item.key,
+        )
+        total = total + algorithm.loss(group, phase)
+        reference = next(iter(anchors.values()), part.detach())
+        moved += float((part.detach() - reference).mean())
+    if not torch.isfinite(total):
+        raise RunError(f"the loss of prompt group {items[0].key} is not finite")
+    return LossOutput(total, float(len(items)), {"log_ratio": moved})
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision == "bf16" else torch.float32

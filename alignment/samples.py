@@ -1,0 +1,98 @@
+"""A round's data on disk: sampled replies as JSON lines, P blocks and frozen log-probs as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.logprobs import TokenSequence
+from prefeval import chat
+from prefeval.errors import DataError
+from prefeval.files import read_jsonl, write_bytes, write_jsonl
+from prefeval.types import FloatArray, Message, Prompt, Response
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """One prompt (as the oracle sees it) and its replies."""
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        return [r.text for r in self.responses]
+
+
+def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
+    rows = [
+        {
+            "id": g.prompt.id,
+            "prompt": g.prompt.as_dicts(),
+            "responses": [
+                {"text": r.text, "token_ids": r.token_ids, "finish_reason": r.finish_reason, "logprob": r.logprob}
+                for r in g.responses
+            ],
+        }
+        for g in groups
+    ]
+    write_jsonl(path, rows)
+
+
+def read_samples(path: Path) -> list[SampledGroup]:
+    out = []
+    for row in read_jsonl(path):
+        prompt = Prompt(row["id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]))
+        replies = [
+            Response(
+                r["text"],
+                tuple(r["token_ids"]) if r["token_ids"] is not None else None,
+                r["finish_reason"],
+                r["logprob"],
+            )
+            for r in row["responses"]
+        ]
+        out.append(SampledGroup(prompt, tuple(replies)))
+    return out
+
+
+def write_tables(path: Path, tables: Sequence[FloatArray]) -> None:
+    """P blocks of possibly different sizes, one tensor a prompt."""
+    from safetensors.numpy import save
+
+    write_bytes(path, save({f"{i:06d}": np.ascontiguousarray(t) for i, t in enumerate(tables)}))
+
+
+def read_tables(path: Path) -> list[FloatArray]:
+    from safetensors.numpy import load_file
+
+    blocks = load_file(path)
+    return [np.asarray(blocks[name], dtype=np.float64) for name in sorted(blocks)]
+
+
+def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction: str) -> list[list[TokenSequence]]:
+    """Prompt ids and the very ids that were sampled. Raises DataError for replies without token ids (a served policy)."""
+    out = []
+    for g in groups:
+        head = chat.encode_prompt(tokenizer, with_instruction(g.prompt, instruction))
+        rows = []
+        for r in g.responses:
+            if not r.token_ids:
+                raise DataError(f"prompt {g.prompt.id}: a reply has no token ids, so it cannot be trained on")
+            rows.append(TokenSequence((*head, *r.token_ids), len(head)))
+        out.append(rows)
+    return out
+
+
+def with_instruction(prompt: Prompt, instruction: str) -> Prompt:
+    """The prompt as the policy sees it: the instruction behind the last user turn. Id and so random draws stay."""
+    if not instruction:
+        return prompt
+    last = max(i for i, m in enumerate(prompt.messages) if m.role == "user")
+    messages = list(prompt.messages)
+    messages[last] = Message("user", f"{messages[last].content} {instruction}")
+    return Prompt(prompt.id, tuple(messages), prompt.meta)

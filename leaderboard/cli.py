@@ -1,0 +1,195 @@
+"""The commands of this room: leaderboard, answer, judge, bench. They raise prefeval.errors; the caller prints them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leaderboard.from_files import expand, score_files
+from leaderboard.scoring import ALIGNMENTS, ScoreOptions
+from leaderboard.table import Table, as_dict, to_markdown, write_table
+from prefeval.errors import ConfigError, RunError
+from prefeval.files import dumps
+from prefeval.log import logger
+
+if TYPE_CHECKING:
+    from leaderboard.answers import Answers
+    from leaderboard.benchmarks.base import Benchmark
+
+
+def leaderboard(argv: list[str]) -> int:
+    """Scores from existing verdict files: no model, no network."""
+    parser = _parser("leaderboard", "Scores from existing verdict files, in the originals' own formats.")
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help="alpaca_eval, arena_hard, mt_bench, mini-*")
+    parser.add_argument("--annotations", required=True, nargs="+", metavar="FILE", help="verdict files (and answers)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where leaderboard.* are written")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="side files: difficulty, gamed rows, C")
+    parser.add_argument("--lc-c", default="published", metavar="C", help="length control: published, cv or a number")
+    parser.add_argument("--align", default="instruction", choices=ALIGNMENTS, help="how difficulty is looked up")
+    parser.add_argument("--baseline", default="", metavar="NAME", help="the baseline's name (default: from the files)")
+    parser.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="bootstrap resamples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    args = parser.parse_args(argv)
+    options = ScoreOptions(
+        lc_c=args.lc_c,
+        align=args.align,
+        baseline=args.baseline,
+        resamples=args.resamples,
+        lc_resamples=max(1, args.resamples * 3 // 10),
+        style_resamples=max(1, args.resamples // 10),
+        seed=args.seed,
+    )
+    table = score_files(args.benchmark, args.annotations, args.data, options)
+    written = write_table(table, args.out)
+    _show(table, json=args.json)
+    logger.info("wrote %s", ", ".join(str(p) for p in written))
+    return 0
+
+
+def answer(argv: list[str]) -> int:
+    """A model's answers to a benchmark, in the original's own file."""
+    parser = _parser("answer", "A model's answers to a benchmark, written as the original's own tools read them.")
+    parser.add_argument("--model", required=True, metavar="SPEC", help="folder, hub id, server:MODEL@URL, answers:FILE")
+    parser.add_argument("--name", default="", help="the model's name in the file (default: the spec)")
+    _benchmark_arguments(parser)
+    parser.add_argument("--max-new-tokens", type=_positive, default=512, metavar="N", help="longest reply, in tokens")
+    parser.add_argument("--temperature", type=float, default=0.0, help="MT-Bench's protocol has its own by category")
+    args = parser.parse_args(argv)
+    from leaderboard.answering import answers_from_file, sample_answers, write_answers
+    from leaderboard.benchmarks import open_benchmark
+    from prefeval.generate.base import SamplingParams
+
+    if args.temperature < 0:
+        raise ConfigError("--temperature must not be negative")
+    benchmark = open_benchmark(args.benchmark, args.data, args.limit)
+    if args.model.startswith("answers:"):
+        answers = answers_from_file(benchmark, args.model.removeprefix("answers:"), args.name)
+    else:
+        from prefeval.generate import open_generator
+
+        name = args.name or args.model
+        params = SamplingParams(args.max_new_tokens, args.temperature)
+        answers = sample_answers(benchmark, open_generator(args.model, name=name), name, params, args.seed)
+    logger.info("wrote %s", write_answers(benchmark, args.out, answers))
+    return 0
+
+
+def judge(argv: list[str]) -> int:
+    """Verdicts on answers, in the original's own annotation files."""
+    parser = _parser("judge", "Verdicts on answers. Failed ones are asked again when the command is repeated.")
+    parser.add_argument("--answers", required=True, nargs="+", metavar="FILE", help="the models' answer files")
+    parser.add_argument("--judge", required=True, metavar="SPEC", help="judge:MODEL[@URL], model:PATH, rules:NAME, ...")
+    parser.add_argument("--baseline", nargs="+", metavar="FILE", default=[], help="answer files of the baseline(s)")
+    _benchmark_arguments(parser)
+    parser.add_argument("--concurrency", type=_positive, default=8, metavar="N", help="calls at a time")
+    parser.add_argument("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
+    parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    args = parser.parse_args(argv)
+    from leaderboard.answering import answers_from_file
+    from leaderboard.benchmarks import open_benchmark
+
+    benchmark = open_benchmark(args.benchmark, args.data, args.limit)
+    answers = [answers_from_file(benchmark, file) for file in expand(args.answers)]
+    baselines = [answers_from_file(benchmark, file) for file in expand(args.baseline)] if args.baseline else []
+    if args.dry_run:
+        return _dry_run(benchmark, answers, baselines, args.price)
+    return _judge(benchmark, answers, baselines, args.judge, args.out, args.concurrency)
+
+
+def bench(argv: list[str]) -> int:
+    """Answers, verdicts and scores of several models, as one resumable run."""
+    from leaderboard.config import BenchConfig
+    from leaderboard.run import run_bench
+    from prefeval.config import load_config
+
+    recipe = argv[0] if argv and not argv[0].startswith("-") else None
+    overrides = argv[1:] if recipe is not None else argv
+    if recipe is None and not any(a in ("-h", "--help") for a in argv):
+        raise ConfigError("prefeval bench needs a recipe: prefeval bench RECIPE.yaml [--a.b value ...]")
+    result = run_bench(load_config(BenchConfig, recipe, overrides, command="bench"))
+    for table in result.tables.values():
+        sys.stdout.write(to_markdown(table) + "\n")
+    logger.info("the run is in %s", result.folder)
+    return 0
+
+
+def _judge(
+    benchmark: Benchmark,
+    answers: Sequence[Answers],
+    baselines: Sequence[Answers],
+    spec: str,
+    out: Path,
+    concurrency: int,
+) -> int:
+    """Ask, write what came, and say what did not."""
+    from leaderboard.answering import file_name
+    from leaderboard.run import open_judge
+    from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
+
+    tasks = {a.model: benchmark.tasks(a, baselines) for a in answers}
+    used = open_judge(spec, out / "store.sqlite")
+    rows, failed, asked = {}, 0, 0
+    for one in answers:
+        journal = Journal(out / "verdicts" / f"{file_name(benchmark.name)}.{file_name(one.model)}.jsonl")
+        title = f"judging {one.model} on {benchmark.name}"
+        judged = judge_tasks(used, tasks[one.model], journal, concurrency=concurrency, title=title)
+        reasons = failures(judged)
+        if reasons:
+            logger.warning("%s: %d verdicts failed (%s)", title, sum(reasons.values()), "; ".join(reasons))
+        failed, asked = failed + sum(reasons.values()), asked + len(judged)
+        rows[one.model] = benchmark.native(one, baselines, judged, used.id)
+    if asked and failed == asked:
+        raise RunError("no verdict was obtained; the same command tries again")
+    for path in write_native(benchmark, out, used.id, rows):
+        logger.info("wrote %s", path)
+    if failed:
+        logger.warning("%d of %d verdicts are missing; the same command asks for them again", failed, asked)
+    return 0
+
+
+def _dry_run(
+    benchmark: Benchmark, answers: Sequence[Answers], baselines: Sequence[Answers], price: Sequence[float] | None
+) -> int:
+    from prefeval.api import estimate_cost
+
+    tasks = [task for one in answers for task in benchmark.tasks(one, baselines)]
+    found = estimate_cost(tasks, (price[0], price[1]) if price else None)
+    cost = "unknown (give --price IN OUT)"
+    if found.cost is not None:
+        cost = f"{found.cost:.2f} dollars, at most {found.most:.2f}"
+    sys.stdout.write(
+        f"{found.calls} calls, about {found.prompt_tokens} prompt and {found.completion_tokens} completion tokens; "
+        f"cost {cost}\n"
+    )
+    return 0
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help="mini-alpaca, alpaca_eval, mt_bench, ...")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the originals' prompts (the mini sets need none)")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N prompts")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the files are written")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run")
+
+
+def _parser(command: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"prefeval {command}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _show(table: Table, *, json: bool) -> None:
+    sys.stdout.write(dumps(as_dict(table)) + "\n" if json else to_markdown(table))

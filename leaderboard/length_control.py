@@ -1,0 +1,195 @@
+"""Length-controlled win rates (AlpacaEval 2, arXiv 2404.04475; reference/benchmarks.md 1.5-1.8) in numpy.
+
+One model against one baseline, rows i in file order:
+
+    P(model wins)_i = sig(w1 tanh(delta_i / std(delta)) + w2 difficulty_i + w3)
+
+fitted by   min_w ||w||_1 + C [ sum_i CE(y_i, p_i) + (lambda / 2) sum_j CE(y_j, q_j) ],   lambda = 0.2,
+
+where j runs over the gamed rows (the baseline told to be verbose and to be concise, judged against the plain baseline;
+they have no w3 term) and tie w1 to the baseline's own taste for length. The length-controlled win rate sets the length
+term to zero: 100 mean_i sig(w2 difficulty_i + w3). Its interval refits the model on resampled instructions; the spread
+of the predictions across instructions, which upstream prints as `lc_standard_error`, is not an uncertainty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from prefeval.stats import percentile_interval, resample_counts
+from prefeval.types import FloatArray
+
+C_GRID: tuple[float, ...] = tuple(float(c) for c in np.logspace(-4, 4, 10))
+FALLBACK_C = C_GRID[6]  # 21.54: the grid value that is never far off (0.1 points at most on the published models)
+GAMED_WEIGHT = 0.1  # lambda / 2: there are two gamed runs
+
+
+@dataclass(frozen=True)
+class GamedRows:
+    """The prior: tanh(standardised length gap) (m,), difficulty (m,) and soft label in [0, 1] (m,)."""
+
+    tanh_gap: FloatArray = field(default_factory=lambda: np.zeros(0))
+    difficulty: FloatArray = field(default_factory=lambda: np.zeros(0))
+    label: FloatArray = field(default_factory=lambda: np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass(frozen=True)
+class LengthControlled:
+    """`rate`, `low`, `high` and `spread` (upstream's lc_standard_error) in percent; `weights` = (w1, w2, w3)."""
+
+    rate: float
+    low: float
+    high: float
+    spread: float
+    weights: FloatArray
+    c: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A weighted L1 logistic regression with soft labels: features (n, 3), labels (n,), weights (n,)."""
+
+    x: FloatArray
+    y: FloatArray
+    s: FloatArray
+
+
+def length_feature(length_gap: FloatArray) -> FloatArray:
+    """tanh(delta / std(delta, ddof=1)) with delta = baseline - model length in characters: (n,); 0 if constant."""
+    spread = float(np.std(length_gap, ddof=1)) if len(length_gap) > 1 else 0.0
+    return np.tanh(length_gap / spread) if spread > 0 else np.zeros(len(length_gap))
+
+
+def build_problem(y: FloatArray, length_gap: FloatArray, difficulty: FloatArray, gamed: GamedRows) -> Problem:
+    """Gamed rows first, then the model's own. `y` in [0, 1] (n,), `length_gap` in characters, `difficulty`: (n,)."""
+    own = np.column_stack([length_feature(length_gap), difficulty, np.ones(len(y))])
+    prior = np.column_stack([gamed.tanh_gap, gamed.difficulty, np.zeros(len(gamed))])
+    weights = np.concatenate([np.full(len(gamed), GAMED_WEIGHT), np.ones(len(y))])
+    return Problem(np.vstack([prior, own]), np.concatenate([gamed.label, y]), weights)
+
+
+def fit(problem: Problem, c: float, start: FloatArray | None = None, *, tolerance: float = 1e-9) -> FloatArray:
+    """argmin_w ||w||_1 + C sum_i s_i CE(y_i, sig(x_i w)) by proximal Newton with backtracking: (3,)."""
+    x, y, s = problem.x, problem.y, problem.s * c
+    w = np.zeros(x.shape[1]) if start is None else start.copy()
+    linear = x.T @ (s * y)
+    z = x @ w
+    value = _objective(w, z, s, linear)
+    for _ in range(200):
+        p = _sigmoid(z)
+        gradient = x.T @ (s * p) - linear
+        hessian = (x.T * (s * p * (1 - p))) @ x + 1e-10 * np.eye(len(w))
+        step = _lasso_newton_step(w, gradient, hessian)
+        size = 1.0
+        decrease = float(gradient @ step + np.abs(w + step).sum() - np.abs(w).sum())
+        if float(np.abs(step).max()) < tolerance:
+            break
+        move = x @ step
+        while size > 1e-10:
+            new_value = _objective(w + size * step, z + size * move, s, linear)
+            if new_value <= value + 0.1 * size * decrease + 1e-13 * abs(value):
+                break
+            size *= 0.5
+        w, z = w + size * step, z + size * move
+        value = new_value
+    return w
+
+
+def choose_c(problem: Problem, *, folds: int = 5, grid: Sequence[float] = C_GRID) -> float:
+    """The C with the smallest held-out weighted log loss; folds are dealt by row from the last one (as GroupKFold)."""
+    fold = np.arange(len(problem.y))[::-1] % folds
+    losses = np.zeros((folds, len(grid)))
+    for f in range(folds):
+        train, test = fold != f, fold == f
+        part = Problem(problem.x[train], problem.y[train], problem.s[train])
+        w: FloatArray | None = None
+        for i, c in enumerate(grid):
+            w = fit(part, c, w)
+            z = problem.x[test] @ w
+            loss = np.logaddexp(0.0, z) - problem.y[test] * z
+            losses[f, i] = float(np.mean(problem.s[test] * loss))
+    return float(grid[int(np.argmin(losses.mean(axis=0)))])
+
+
+def nearest_c(problem: Problem, weights: FloatArray, *, grid: Sequence[float] = C_GRID) -> float:
+    """The grid value whose fit lies nearest to published `weights` (3,): how a published model's C is read back."""
+    distances = []
+    w: FloatArray | None = None
+    for c in grid:
+        w = fit(problem, c, w)
+        distances.append(float(np.linalg.norm(w - weights)))
+    return float(grid[int(np.argmin(distances))])
+
+
+def rate_from_weights(weights: FloatArray, difficulty: FloatArray) -> float:
+    """100 mean_i sig(w2 difficulty_i + w3), in percent, from (w1, w2, w3) and difficulty (n,)."""
+    return float(100 * _sigmoid(weights[1] * difficulty + weights[2]).mean())
+
+
+def length_controlled(
+    y: FloatArray,
+    length_gap: FloatArray,
+    difficulty: FloatArray | None,
+    gamed: GamedRows,
+    *,
+    c: float,
+    resamples: int = 300,
+    level: float = 0.95,
+    seed: int = 0,
+) -> LengthControlled:
+    """The LC win rate in percent with a bootstrap interval over instructions (model refitted in every resample).
+
+    `y` (n,) = share of the win in [0, 1]; `length_gap` (n,) = baseline minus model, characters; `difficulty` (n,) or
+    None for the formula without it. A resample recomputes std(delta); the gamed rows and C stay fixed.
+    """
+    hard = np.zeros(len(y)) if difficulty is None else difficulty
+    if not len(y):
+        return LengthControlled(math.nan, math.nan, math.nan, math.nan, np.full(3, math.nan), c, 0)
+    if np.all(y == 0.5):  # the baseline against itself
+        return LengthControlled(50.0, 50.0, 50.0, 0.0, np.zeros(3), c, len(y))
+    weights = fit(build_problem(y, length_gap, hard, gamed), c)
+    predictions = _sigmoid(weights[1] * hard + weights[2])
+    spread = float(100 * predictions.std(ddof=1) / math.sqrt(len(y))) if len(y) > 1 else math.nan
+    draws = np.empty(resamples)
+    for r, counts in enumerate(resample_counts(len(y), resamples, seed)):
+        rows = np.repeat(np.arange(len(y)), counts.astype(np.int64))
+        w = fit(build_problem(y[rows], length_gap[rows], hard[rows], gamed), c, weights, tolerance=1e-5)
+        draws[r] = rate_from_weights(w, hard[rows])
+    low, high = percentile_interval(draws, level)
+    return LengthControlled(float(100 * predictions.mean()), low, high, spread, weights, c, len(y))
+
+
+def _lasso_newton_step(w: FloatArray, gradient: FloatArray, hessian: FloatArray) -> FloatArray:
+    """argmin_d g.d + d.H.d / 2 + ||w + d||_1 by coordinate descent (three coordinates, so a few cheap sweeps)."""
+    h = [[float(v) for v in row] for row in hessian]
+    g, base = [float(v) for v in gradient], [float(v) for v in w]
+    d = [0.0] * len(base)
+    for _ in range(500):
+        change = 0.0
+        for j, h_j in enumerate(h):
+            slope = g[j] + sum(a * b for a, b in zip(h_j, d, strict=True)) - h_j[j] * d[j]
+            target = base[j] - slope / h_j[j]
+            shrunk = math.copysign(max(abs(target) - 1.0 / h_j[j], 0.0), target)
+            change = max(change, abs(shrunk - base[j] - d[j]))
+            d[j] = shrunk - base[j]
+        if change < 1e-12:
+            break
+    return np.array(d)
+
+
+def _objective(w: FloatArray, z: FloatArray, s: FloatArray, linear: FloatArray) -> float:
+    """||w||_1 + sum_i s_i [log(1 + exp z_i)] - w . (x^T s y), with C inside `s`."""
+    softplus = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
+    return float(np.abs(w).sum() + s @ softplus - w @ linear)
+
+
+def _sigmoid(z: FloatArray) -> FloatArray:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500.0, 500.0))), dtype=np.float64)

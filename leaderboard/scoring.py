@@ -1,0 +1,54 @@
+"""What all three scorers share: the options, and the grouping of verdicts by model and judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from prefeval.errors import ConfigError
+from prefeval.log import logger
+
+T = TypeVar("T")
+ALIGNMENTS = ("instruction", "position")
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How to score. `lc_c` is 'published', 'cv' or a positive number; `align` says how difficulty is looked up."""
+
+    lc_c: str = "published"
+    align: str = "instruction"
+    baseline: str = ""
+    resamples: int = 1000
+    lc_resamples: int = 300
+    style_resamples: int = 100
+    level: float = 0.95
+    seed: int = 0
+    template_hash: str = ""
+    data_revision: str = ""
+
+    def __post_init__(self) -> None:
+        if self.align not in ALIGNMENTS:
+            raise ConfigError(f"align must be one of {', '.join(ALIGNMENTS)}, not '{self.align}'")
+        if self.lc_c not in ("published", "cv"):
+            try:
+                value = float(self.lc_c)
+            except ValueError:
+                value = math.nan
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"lc-c must be 'published', 'cv' or a positive number, not '{self.lc_c}'")
+
+
+def groups(rows: Iterable[T], key: Callable[[T], tuple[str, str]]) -> dict[tuple[str, str], list[T]]:
+    """Rows by (model, judge), in order of appearance."""
+    found: dict[tuple[str, str], list[T]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    judges = {judge for _, judge in found}
+    if len(judges) > 1:
+        logger.warning(
+            "verdicts of %d judges (%s): their scores do not compare", len(judges), ", ".join(sorted(judges))
+        )
+    return found

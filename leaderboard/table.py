@@ -1,0 +1,166 @@
+"""The leaderboard table: one row a model, best first, as CSV, Markdown and JSON.
+
+Numbers that were not measured are empty cells, never zeros. In the Markdown, models whose intervals overlap share a
+rank: a model's rank is one more than the number of models that are above it beyond doubt.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefeval.files import write_json, write_text
+from prefeval.stats import Estimate
+
+MT_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+COMMON = (
+    "name",
+    "score",
+    "score_low",
+    "score_high",
+    "n",
+    "n_failed",
+    "avg_length",
+    "judge",
+    "template_hash",
+    "data_revision",
+)
+EXTRA: Mapping[str, tuple[str, ...]] = {
+    "alpaca_eval": (
+        "win_rate",
+        "standard_error",
+        "discrete_win_rate",
+        "lc_win_rate",
+        "lc_low",
+        "lc_high",
+        "lc_c",
+    ),
+    "arena_hard": ("length_controlled", "markdown_controlled", "style_controlled"),
+    "mt_bench": ("turn_1", "turn_2", "average", "average_failures_minus_one", *MT_CATEGORIES),
+}
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One model under one judge. `extra` holds the protocol's own columns; `outcomes` one number a question (NaN where
+    no verdict was obtained), which is what paired comparisons use; `breakdown` whatever else belongs in the JSON."""
+
+    name: str
+    score: Estimate
+    judge: str = ""
+    avg_length: float | None = None
+    template_hash: str = ""
+    data_revision: str = ""
+    extra: Mapping[str, float | None] = field(default_factory=dict)
+    outcomes: Mapping[str, float] = field(default_factory=dict)
+    breakdown: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one benchmark, best first. `notes` are sentences a reader of the numbers must know."""
+
+    benchmark: str
+    protocol: str
+    rows: tuple[TableRow, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*COMMON, *EXTRA[self.protocol])
+
+
+def make_table(benchmark: str, protocol: str, rows: Sequence[TableRow], notes: Sequence[str] = ()) -> Table:
+    """Sort best first (rows without a score last, then by name)."""
+    order = sorted(rows, key=lambda r: (math.isnan(r.score.point), -_number(r.score.point), r.name))
+    return Table(benchmark, protocol, tuple(order), tuple(notes))
+
+
+def ranks(table: Table) -> list[int]:
+    """1 + the number of models whose interval lies wholly above: models that cannot be told apart share a rank."""
+    return [1 + sum(o.score.low > r.score.high for o in table.rows if o is not r) for r in table.rows]
+
+
+def cells(table: Table, row: TableRow) -> dict[str, Any]:
+    """The row's values by column; None where nothing was measured."""
+    values: dict[str, Any] = {
+        "name": row.name,
+        "score": row.score.point,
+        "score_low": row.score.low,
+        "score_high": row.score.high,
+        "n": row.score.n,
+        "n_failed": row.score.n_failed,
+        "avg_length": row.avg_length,
+        "judge": row.judge,
+        "template_hash": row.template_hash,
+        "data_revision": row.data_revision,
+        **{name: row.extra.get(name) for name in EXTRA[table.protocol]},
+    }
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def to_csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, table.columns, lineterminator="\n")
+    writer.writeheader()
+    for row in table.rows:
+        writer.writerow({k: "" if v is None else v for k, v in cells(table, row).items()})
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """A table for people: rank, score with its interval, n, what was dropped, then the protocol's own columns."""
+    extra = EXTRA[table.protocol]
+    head = ["rank", "model", "score [95% interval]", "n", "failed", "length", *extra, "judge"]
+    lines = [f"# {table.benchmark}", "", _line(head), _line(["---"] * len(head))]
+    for rank, row in zip(ranks(table), table.rows, strict=True):
+        c = cells(table, row)
+        interval = f"{_show(c['score'])} [{_show(c['score_low'])}, {_show(c['score_high'])}]"
+        counts = [str(c["n"]), str(c["n_failed"]), _show(c["avg_length"], 0)]
+        middle = [_show(c[name]) for name in extra]
+        lines.append(_line([str(rank), row.name, interval, *counts, *middle, row.judge]))
+    lines += ["", "Models whose intervals overlap share a rank.", *[f"\n{note}" for note in table.notes]]
+    return "\n".join(lines) + "\n"
+
+
+def as_dict(table: Table) -> dict[str, Any]:
+    """What `leaderboard.json` holds: columns, rows with their breakdown and per-question outcomes, notes."""
+    rows = []
+    for rank, row in zip(ranks(table), table.rows, strict=True):
+        rows.append(
+            {**cells(table, row), "rank": rank, "breakdown": dict(row.breakdown), "outcomes": dict(row.outcomes)}
+        )
+    return {
+        "benchmark": table.benchmark,
+        "protocol": table.protocol,
+        "columns": list(table.columns),
+        "rows": rows,
+        "notes": list(table.notes),
+    }
+
+
+def write_table(table: Table, folder: str | Path) -> list[Path]:
+    """Write `leaderboard.csv`, `.md` and `.json` into a folder."""
+    root = Path(folder)
+    return [
+        write_text(root / "leaderboard.csv", to_csv(table)),
+        write_text(root / "leaderboard.md", to_markdown(table)),
+        write_json(root / "leaderboard.json", as_dict(table)),
+    ]
+
+
+def _line(parts: Sequence[str]) -> str:
+    return "| " + " | ".join(p.replace("|", "\\|").replace("\n", " ") for p in parts) + " |"
+
+
+def _show(value: Any, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _number(value: float) -> float:
+    return 0.0 if math.isnan(value) else value

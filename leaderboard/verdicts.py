@@ -1,0 +1,121 @@
+"""Verdicts: asked once, written down as they come, failed ones asked again on the next run and never scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from leaderboard.answering import file_name
+from leaderboard.benchmarks.base import Benchmark, Judged
+from prefeval.errors import DataError
+from prefeval.files import dumps, read_jsonl, sha256_json, write_json, write_jsonl
+from prefeval.judges.base import Judge, JudgeTask, Verdict
+from prefeval.log import logger
+
+_ORACLE_CONCURRENCY = 256  # a preference model rules the tasks that wait together in one batch
+
+
+class Journal:
+    """An append-only JSONL of verdicts by task; the last line of a task counts, a line that a crash cut is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.verdicts: dict[str, Verdict] = {}
+        self.failures = 0  # failed attempts so far, over all runs
+        if path.exists():
+            rows = read_jsonl(path, tolerate_cut_tail=True)
+            if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+                write_jsonl(path, rows)
+            for number, row in enumerate(rows, 1):
+                self._take(row, number)
+
+    def done(self, key: str) -> bool:
+        return key in self.verdicts and self.verdicts[key].error is None
+
+    def add(self, handle: IO[str], key: str, verdict: Verdict) -> None:
+        handle.write(dumps({"key": key, "verdict": asdict(verdict)}) + "\n")
+        handle.flush()
+        self._keep(key, verdict)
+
+    def _take(self, row: Any, number: int) -> None:
+        try:
+            self._keep(row["key"], Verdict(**row["verdict"]))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"not a verdict: {error!r}", file=self.path, row=number) from None
+
+    def _keep(self, key: str, verdict: Verdict) -> None:
+        self.verdicts[key] = verdict
+        self.failures += verdict.error is not None
+
+
+def judge_tasks(
+    judge: Judge, tasks: Sequence[JudgeTask], journal: Journal, *, concurrency: int = 8, title: str = "judging"
+) -> list[Judged]:
+    """Every task with its verdict; those that the journal holds are not asked again."""
+    keys = [task_key(judge, task) for task in tasks]
+    todo = {key: task for key, task in zip(keys, tasks, strict=True) if not journal.done(key)}
+    if len(todo) < len(set(keys)):
+        logger.info("%s: %d of %d verdicts are there already", title, len(set(keys)) - len(todo), len(set(keys)))
+    if todo:
+        journal.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(journal.path, "a", encoding="utf-8", newline="\n") as handle:
+            _ask(judge, todo, journal, handle, concurrency, title)
+    return [Judged(task, journal.verdicts[key]) for key, task in zip(keys, tasks, strict=True)]
+
+
+def task_key(judge: Judge, task: JudgeTask) -> str:
+    """The identity of a question to a judge: everything that the verdict depends on, and not the task's name."""
+    return sha256_json(
+        {
+            "judge": judge.id,
+            "messages": [m.as_dict() for m in task.messages],
+            "prompt": task.prompt.as_dicts(),
+            "answers": [task.first, task.second],
+            "references": task.meta.get("references"),
+            "sampling": [task.parser, task.max_tokens, task.temperature, task.top_logprobs],
+        }
+    )
+
+
+def write_native(
+    benchmark: Benchmark, folder: str | Path, judge: str, rows: Mapping[str, Sequence[dict[str, Any]]]
+) -> list[Path]:
+    """Write each model's verdict rows in the original's own layout under a folder."""
+    root = Path(folder)
+    if benchmark.protocol == "alpaca_eval":
+        return [write_json(root / file_name(m) / "annotations.json", list(r)) for m, r in rows.items() if r]
+    if benchmark.protocol == "arena_hard":
+        place = root / "model_judgment" / file_name(judge)
+        return [write_jsonl(place / f"{file_name(m)}.jsonl", r) for m, r in rows.items() if r]
+    path = root / "model_judgment" / f"{file_name(judge)}_single.jsonl"
+    return [write_jsonl(path, [row for r in rows.values() for row in r])]
+
+
+def _ask(
+    judge: Judge, todo: Mapping[str, JudgeTask], journal: Journal, handle: IO[str], concurrency: int, title: str
+) -> None:
+    """The one place of this room that waits for judges."""
+    from prefeval.api import map_async
+    from prefeval.judges.from_oracle import OracleJudge
+
+    keys = list(todo)
+    map_async(
+        judge.rule,
+        list(todo.values()),
+        concurrency=_ORACLE_CONCURRENCY if isinstance(judge, OracleJudge) else concurrency,
+        title=title,
+        on_result=lambda index, verdict: journal.add(handle, keys[index], verdict),
+    )
+
+
+def failures(judged: Sequence[Judged]) -> dict[str, int]:
+    """Reason -> how many verdicts failed for it, most frequent first."""
+    counts: dict[str, int] = {}
+    for item in judged:
+        if item.verdict.error is not None:
+            reason = json.dumps(item.verdict.error)[1:121].rstrip('"')
+            counts[reason] = counts.get(reason, 0) + 1
+    return dict(sorted(counts.items(), key=lambda pair: -pair[1]))

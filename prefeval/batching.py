@@ -1,0 +1,71 @@
+"""Batches: by token budget for the device, by seeded shuffles for the optimiser, and padding on the right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prefeval.seeds import rng
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def token_batches(lengths: Sequence[int], budget: int, *, max_items: int | None = None) -> list[list[int]]:
+    """Indices grouped so that a group's padded cost, max(length) * count, stays within `budget` tokens.
+
+    Sorted by length (ties by index), so that padding is small; every index appears once. An item longer than the
+    budget comes alone: it is the caller's to cut, not ours to drop. Raises ValueError for a negative length, a
+    budget or a `max_items` below one.
+    """
+    if budget < 1 or (max_items is not None and max_items < 1):
+        raise ValueError(f"budget ({budget}) and max_items ({max_items}) must be at least 1")
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"lengths must not be negative; the smallest is {min(lengths)}")
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        last = batches[-1] if batches else []
+        fits = lengths[index] * (len(last) + 1) <= budget and (max_items is None or len(last) < max_items)
+        if last and fits:
+            last.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Optimiser steps in one pass over `count` items."""
+    return math.ceil(count / batch_size)
+
+
+def step_batches(count: int, batch_size: int, epochs: float, seed: int) -> list[list[int]]:
+    """The items of every optimiser step: each epoch is a fresh shuffle, drawn from (seed, epoch), cut into batches.
+
+    No item is lost: the last batch of an epoch is shorter where `batch_size` does not divide `count`. A fractional
+    epoch is rounded up to a whole step. Raises ValueError unless count, batch_size and epochs are positive.
+    """
+    if count < 1 or batch_size < 1 or not (0 < epochs < math.inf):
+        raise ValueError(f"count ({count}), batch_size ({batch_size}) and epochs ({epochs}) must be positive")
+    # 0.1 * 30 is 3.0000000000000004 in floating point and means three steps
+    total = math.ceil(epochs * steps_per_epoch(count, batch_size) - 1e-9)
+    steps: list[list[int]] = []
+    epoch = 0
+    while len(steps) < total:
+        order = rng("step_batches", seed, epoch).permutation(count).tolist()
+        steps += [order[start : start + batch_size] for start in range(0, count, batch_size)]
+        epoch += 1
+    return steps[:total]
+
+
+def pad_right(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids (B, L) int64, filled with `pad_id` behind each sequence, and the true lengths (B,) int64."""
+    import torch
+
+    lengths = [len(s) for s in sequences]
+    ids = np.full((len(sequences), max(lengths, default=0)), pad_id, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, : lengths[row]] = np.asarray(sequence, dtype=np.int64)
+    return torch.from_numpy(ids), torch.tensor(lengths, dtype=torch.int64)

@@ -1,0 +1,91 @@
+"""The `prefeval` command: a lazy table of dotted names, so that help is instant and no import runs back up the layers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from prefeval import __version__
+from prefeval.errors import PrefevalError, nearest
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "quickstart": ("prefeval.pipeline:quickstart", "train BT + GPM, align, bench, report, on a small real model"),
+    "train": ("reward_models.cli:train", "RECIPE: train a preference model"),
+    "align": ("alignment.cli:align", "RECIPE: align a policy against an oracle"),
+    "bench": ("leaderboard.cli:bench", "RECIPE: answers, verdicts, scores, report"),
+    "run": ("prefeval.pipeline:run", "RECIPE: several of the commands above as one resumable run"),
+    "recipes": ("prefeval.pipeline:recipes", "list the built-in recipes"),
+    "score": ("reward_models.cli:score", "P matrix per prompt from any oracle"),
+    "evaluate": ("reward_models.cli:evaluate", "accuracy, calibration and cycles of an oracle on preference data"),
+    "game": ("alignment.game_cli:game", "play an algorithm on an exact matrix game"),
+    "answer": ("leaderboard.cli:answer", "a model's answers to a benchmark"),
+    "judge": ("leaderboard.cli:judge", "verdicts on answers"),
+    "leaderboard": ("leaderboard.cli:leaderboard", "scores from existing verdict files; no model, no network"),
+    "report": ("prefeval.pipeline:report", "RUN...: one self-contained HTML report"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns 0 on success, 2 on bad usage or input, 1 on a failure mid-way, 130 on Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        sys.stdout.write(f"prefeval {__version__}\n")
+        return 0
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        return _fail(f"unknown command '{name}'{nearest(name, COMMANDS)} (see prefeval --help)", 2)
+    return _guarded(name, rest)
+
+
+def usage() -> str:
+    width = max(len(name) for name in COMMANDS)
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: prefeval COMMAND ...\n\n"
+        "Train preference models, align policies against them, benchmark the result.\n\n"
+        f"commands:\n{rows}\n\n"
+        "prefeval COMMAND --help explains a command; exit status 2 is bad usage or input, 1 a failure mid-way.\n"
+    )
+
+
+def load(name: str) -> Callable[[list[str]], int]:
+    """The function behind a command."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    found: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _guarded(name: str, rest: list[str]) -> int:
+    from prefeval.log import setup_logging
+
+    setup_logging()
+    try:
+        return load(name)(rest)
+    except PrefevalError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on from here", 130)
+    except OSError as error:
+        if error.errno == 28:  # ENOSPC
+            where = f" ({error.filename})" if error.filename else ""
+            return _fail(f"no room left on the disk{where}; free some and run the same command again", 2)
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stderr.write(f"prefeval: {message}\n")
+    return code
+
+
+__all__ = ["COMMANDS", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

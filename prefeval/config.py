@@ -1,0 +1,142 @@
+"""Configuration: nested frozen dataclasses, YAML files on top of their defaults, command-line overrides on top of both.
+
+Unknown keys are errors with the nearest name. Values are checked and converted by pydantic against the field's type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from prefeval.errors import ConfigError, nearest
+
+T = TypeVar("T")
+_ROOMS = ("prefeval", "reward_models", "alignment", "leaderboard")
+
+
+def load_config(cls: type[T], recipe: str | Path | None, overrides: Sequence[str] = (), *, command: str = "") -> T:
+    """The dataclass `cls` from a YAML recipe (a file or a built-in name) and overrides such as ``--fit.epochs 2``.
+
+    Raises ConfigError for an unreadable file, an unknown key or a value of the wrong type. Exits like argparse on
+    ``--help`` and on unusable overrides.
+    """
+    config = cls() if recipe is None else from_dict(cls, read_recipe(recipe), where=str(recipe))
+    return parse_overrides(cls, config, overrides, command=command)
+
+
+def parse_overrides(cls: type[T], default: T, overrides: Sequence[str], *, command: str = "") -> T:
+    """Apply ``--a.b value`` overrides to a config; ``--help`` lists every field with its value from the recipe."""
+    import tyro
+
+    if not overrides:
+        return default
+    return tyro.cli(
+        cls,
+        args=list(overrides),
+        default=default,
+        prog=f"prefeval {command}".strip(),
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file; a bare name is looked up among the built-in recipes."""
+    path = find_recipe(recipe)
+    try:
+        with open(path, encoding="utf-8") as handle:
+            data = yaml.safe_load(handle)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of names to values, not a {type(data).__name__}")
+    return data
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The path of a recipe file, or of the built-in recipe of that name."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    known = builtin_recipes()
+    if str(recipe) in known:
+        return known[str(recipe)]
+    hint = nearest(str(recipe), known)
+    raise ConfigError(f"recipe '{recipe}': no such file and no built-in recipe{hint or ' (see prefeval recipes)'}")
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes in the packages' `recipes` folders."""
+    found: dict[str, Path] = {}
+    for room in _ROOMS:
+        folder = Path(str(resources.files("prefeval"))).parent / room / "recipes"
+        found.update({p.stem: p for p in sorted(folder.glob("*.yaml"))})
+    return found
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "", path: str = "") -> T:
+    """A dataclass from a mapping, recursively. `where` names the file in error messages."""
+    hints = _hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        dotted = f"{path}{key}"
+        if key not in hints:
+            hint = nearest(str(key), hints) or f"; known: {', '.join(hints)}"
+            raise ConfigError(f"{where}: unknown key '{dotted}'{hint}")
+        kind = hints[key]
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}: '{dotted}' must be a mapping, not {value!r}")
+            values[key] = from_dict(kind, value, where=where, path=f"{dotted}.")
+        else:
+            values[key] = _convert(kind, value, f"{where}: '{dotted}'")
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as plain mappings and lists, ready for YAML and JSON."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
+    return plain
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(_plain(dict(data)), sort_keys=False, allow_unicode=True)
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        inside = "".join(f"[{part}]" for part in problem["loc"] if isinstance(part, int))
+        raise ConfigError(f"{where}{inside}: {problem['msg']} (got {problem['input']!r})") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,297 @@
+"""The inside of `prefeval.fit.fit`: one object that holds the state of a fit and takes it a step further."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from prefeval.batching import step_batches, steps_per_epoch, token_batches
+from prefeval.checkpoint import generator_states, load_checkpoint, save_checkpoint, set_generator_states
+from prefeval.errors import RunError
+from prefeval.files import sha256_json, write_json
+from prefeval.fit import FitConfig, FitResult, LossOutput
+from prefeval.log import logger
+from prefeval.modes import gradient_checkpointing, unchanged
+from prefeval.optim import MasterAdamW, learning_rate_factor, resolve_precision
+from prefeval.processes import Processes
+from prefeval.runs import MetricRow, MetricsLog
+from prefeval.seeds import derive_seed
+
+T = TypeVar("T")
+# what may change between a kill and a resume: none of it is part of the mathematics of the fit
+_FREE = ("batch_tokens", "gradient_checkpointing", "log_every", "checkpoint_every", "checkpoint_seconds", "report_to")
+_SAVE_SHARE = 20.0  # a checkpoint by steps must protect this many times the seconds that its writing takes
+_SAVE_FREE = 0.5  # seconds; a faster write is never put off
+_DISK = 5e8  # bytes per second, a guess until the first write is timed
+
+
+@dataclass
+class _Window:
+    """Sums over the steps since the last row of the log."""
+
+    loss: float = 0.0
+    units: float = 0.0
+    weight: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        means = {name: value / (self.weight or 1.0) for name, value in self.metrics.items()}
+        return {
+            "loss": self.loss / self.units,
+            "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
+            **means,
+        }
+
+
+class FitLoop(Generic[T]):
+    """The state of one fit. `prepared()` sets it up and takes up what is saved, `advance()` is one optimiser step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        items: Sequence[T],
+        loss_fn: Callable[[nn.Module, Sequence[T]], LossOutput],
+        config: FitConfig,
+        cost: Callable[[T], int],
+        units: Callable[[T], float],
+        state_dir: Path,
+        stage: str,
+        metrics: MetricsLog | None,
+    ) -> None:
+        self.model, self.items, self.loss_fn, self.config = model, items, loss_fn, config
+        self.costs = [int(cost(item)) for item in items]
+        self.units = [float(units(item)) for item in items]
+        self.state_dir, self.stage = state_dir, stage
+        self.processes = Processes(config.report_to, state_dir.parent / "trackers" if config.report_to else None)
+        self.metrics = metrics if self.processes.is_main else None
+        self.precision = resolve_precision(config.precision, self.processes.device)
+        self.seed = derive_seed("fit", config.seed, stage)
+        planned = step_batches(len(items), config.batch_size, config.epochs, self.seed)
+        self.batches = planned[: config.max_steps]
+        self.total, self.stopped_early = len(self.batches), len(self.batches) < len(planned)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.last: dict[str, float] = {}
+        self.evaluation: dict[str, float] = {}
+        self.window = _Window()
+        self.saved_step, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
+
+    @property
+    def is_last(self) -> bool:
+        return self.step == self.total
+
+    @property
+    def epoch(self) -> float:
+        return self.step / steps_per_epoch(len(self.items), self.config.batch_size)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Optimiser, hooks, saved state and random numbers for the loop; all but the weights is put back."""
+        device, config = self.processes.device, self.config
+        self.model.to(device)
+        with unchanged(self.model, device), gradient_checkpointing(self.model, config.gradient_checkpointing):
+            self.adam = MasterAdamW(
+                self.model,
+                precision=self.precision,
+                betas=config.betas,
+                eps=config.eps,
+                weight_decay=config.weight_decay,
+            )
+            try:
+                self.save_seconds = 12 * sum(m.numel() for m in self.adam.masters) / _DISK
+                self.processes.start_trackers(asdict(config))
+                torch.manual_seed(derive_seed("torch", self.seed, self.processes.rank))
+                self._restore()
+                yield
+            finally:
+                self.adam.close()
+                self.processes.finish_trackers()
+
+    def advance(self) -> None:
+        """One optimiser step and, when due, its row in the log."""
+        start = time.perf_counter()
+        chosen = self.batches[self.step]
+        total = math.fsum(self.units[i] for i in chosen) or 1.0
+        parts = self._parts(chosen)
+        outputs = [self._backward(part, total) for part in parts]
+        self.processes.sum_(self.adam.gradients())
+        norm = self.adam.gradient_norm()
+        losses = torch.stack([o.loss_sum for o in outputs]).tolist() if outputs else []
+        sums = {"weight": math.fsum(o.weight for o in outputs), "metrics": _add([o.metrics for o in outputs])}
+        ranks = self.processes.gather({"losses": losses, "parts": parts, **sums})
+        self._refuse_bad(chosen, ranks, norm.item())
+        rate = self.config.learning_rate * self._rate_factor()
+        self.adam.update(rate, norm, self.config.max_grad_norm)
+        self.step += 1
+        self._count(chosen, total, ranks, time.perf_counter() - start)
+        if self.step % self.config.log_every == 0 or self.is_last:
+            self._log(rate, norm.item())
+
+    def evaluate(self, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
+        with unchanged(self.model, self.processes.device), torch.no_grad(), self._autocast():
+            self.evaluation = {name: float(value) for name, value in evaluate(self.model).items()}
+        if self.metrics is not None:
+            self.metrics.add(MetricRow("evaluation", self.stage, self.evaluation, step=self.step))
+        self.processes.report({f"{self.stage}/{k}": v for k, v in self.evaluation.items()}, self.step)
+
+    def checkpoint(self, *, stop: bool) -> None:
+        """Save when it is due; when any process was told to stop, save and raise KeyboardInterrupt."""
+        wishes = self.processes.gather([stop, self._is_due()])
+        stop = any(wish[0] for wish in wishes)
+        if stop or wishes[0][1]:
+            self._save()
+        if stop:
+            raise KeyboardInterrupt
+
+    def result(self) -> FitResult:
+        masters = None
+        if self.adam.split:
+            masters = {n: m.detach() for n, m in zip(self.adam.names, self.adam.masters, strict=True)}
+        return FitResult(
+            self.step, self.seconds, self.tokens, self.last, self.evaluation, self.stopped_early, masters=masters
+        )
+
+    def _parts(self, chosen: Sequence[int]) -> list[list[int]]:
+        """This process's micro-batches of a step, longest first: memory that will not do fails at once."""
+        ranked = sorted(chosen, key=lambda i: (self.costs[i], i))
+        local = ranked[self.processes.rank :: self.processes.count]
+        batches = token_batches([self.costs[i] for i in local], self.config.batch_tokens)
+        return [[local[i] for i in batch] for batch in reversed(batches)]
+
+    def _backward(self, part: Sequence[int], total: float) -> LossOutput:
+        try:
+            with self._autocast():
+                output = self.loss_fn(self.model, [self.items[i] for i in part])
+            known = math.fsum(self.units[i] for i in part)
+            if abs(output.weight - known) > 1e-6 * max(1.0, abs(known)):
+                raise ValueError(f"{self.stage}: the loss counts {output.weight} units where `units` gives {known}")
+            (output.loss_sum / total).backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            size = f"{len(part)} items of up to {max(self.costs[i] for i in part)} tokens"
+            raise RunError(
+                f"{self.stage}: out of memory on a micro-batch of {size}; lower fit.batch_tokens (now "
+                f"{self.config.batch_tokens}) or set fit.gradient_checkpointing true. {self._kept()}"
+            ) from None
+        return replace(output, loss_sum=output.loss_sum.detach().float().reshape(()))
+
+    def _refuse_bad(self, chosen: Sequence[int], ranks: Sequence[Mapping[str, Any]], norm: float) -> None:
+        pairs = [pair for r in ranks for pair in zip(r["losses"], r["parts"], strict=True)]
+        bad = [(loss, part) for loss, part in pairs if not math.isfinite(loss)]
+        if not bad and math.isfinite(norm):
+            return
+        what, indices = (f"loss is {bad[0][0]}", bad[0][1]) if bad else (f"gradient norm is {norm}", list(chosen))
+        path = self.state_dir / "bad_batch.json"
+        if self.processes.is_main:
+            note = {"stage": self.stage, "step": self.step + 1, "problem": what, "indices": indices}
+            write_json(path, {**note, "step_indices": list(chosen), "losses": [loss for loss, _ in pairs]})
+        self.processes.wait()
+        raise RunError(
+            f"{self.stage}: at step {self.step + 1} of {self.total} the {what}; the items' positions are in {path}. "
+            f"{self._kept()} Look at these items, or start again with a lower fit.learning_rate."
+        )
+
+    def _kept(self) -> str:
+        if not self.saved_step:
+            return "No training state was saved yet."
+        return f"Step {self.saved_step} is kept in {self.state_dir}; the same command goes on from it."
+
+    def _rate_factor(self) -> float:
+        warmup = math.ceil(self.config.warmup_ratio * self.total - 1e-9)
+        return learning_rate_factor(self.step, self.total, self.config.schedule, warmup, self.config.min_lr_ratio)
+
+    def _count(self, chosen: Sequence[int], total: float, ranks: Sequence[Mapping[str, Any]], seconds: float) -> None:
+        tokens = sum(self.costs[i] for i in chosen)
+        self.seconds, self.tokens = self.seconds + seconds, self.tokens + tokens
+        window = self.window
+        window.loss += math.fsum(loss for r in ranks for loss in r["losses"])
+        window.weight += math.fsum(r["weight"] for r in ranks)
+        window.metrics = _add([window.metrics, *(r["metrics"] for r in ranks)])
+        window.units, window.tokens = window.units + total, window.tokens + tokens
+        window.seconds += seconds
+
+    def _log(self, rate: float, norm: float) -> None:
+        self.last = {**self.window.values(), "learning_rate": rate, "grad_norm": norm, "epoch": self.epoch}
+        self.window = _Window()
+        if self.metrics is not None:
+            self.metrics.add(MetricRow("fit", self.stage, self.last, step=self.step))
+        self.processes.report({f"{self.stage}/{k}": v for k, v in self.last.items()}, self.step)
+
+    def _is_due(self) -> bool:
+        config, since = self.config, time.monotonic() - self.saved_at
+        if config.checkpoint_seconds and since >= config.checkpoint_seconds:
+            return True
+        by_steps = config.checkpoint_every and self.step - self.saved_step >= config.checkpoint_every
+        cheap = self.save_seconds <= _SAVE_FREE or since >= _SAVE_SHARE * self.save_seconds
+        return bool(by_steps or self.is_last) and cheap
+
+    def _save(self) -> None:
+        start = time.monotonic()
+        generators = {k: self.processes.gather_tensor(v) for k, v in generator_states(self.processes.device).items()}
+        if self.processes.is_main:
+            kept = ("step", "epoch", "tokens", "seconds", "last", "evaluation")
+            scalars = {**{name: getattr(self, name) for name in kept}, "window": asdict(self.window)}
+            save_checkpoint(self.state_dir, {**self.adam.state(), **generators}, scalars, identity=self._identity())
+        self.processes.wait()
+        self.saved_step, self.saved_at = self.step, time.monotonic()
+        self.save_seconds = self.saved_at - start
+
+    def _restore(self) -> None:
+        device = self.processes.device
+        saved = load_checkpoint(self.state_dir, identity=self._identity(), device=device)
+        if saved is None:
+            self.processes.copy_from_main(self.adam.masters)
+            self.adam.publish()
+        else:
+            scalars = saved.scalars
+            self.step, self.tokens, self.seconds = scalars["step"], scalars["tokens"], scalars["seconds"]
+            self.last, self.evaluation = _numbers(scalars["last"]), _numbers(scalars["evaluation"])
+            self.window = _Window(**{**scalars["window"], "metrics": _numbers(scalars["window"]["metrics"])})
+            self.adam.load_state(saved.tensors, self.step)
+            mine = {k: v[self.processes.rank] for k, v in saved.tensors.items() if k.startswith("rng.")}
+            set_generator_states(mine, device)
+            self.saved_step = self.step
+            logger.info("%s: going on after step %d of %d", self.stage, self.step, self.total)
+        if self.metrics is not None:
+            self.metrics.cut(self.stage, after_step=self.step)
+
+    def _identity(self) -> dict[str, Any]:
+        """Whatever decides the weights that come out, by name, so that a refusal can say what differs."""
+        shapes = [(n, list(m.shape)) for n, m in zip(self.adam.names, self.adam.masters, strict=True)]
+        config = {k: v for k, v in asdict(self.config).items() if k not in _FREE}
+        return {
+            **config,
+            "precision": self.precision,
+            "stage": self.stage,
+            "items": len(self.items),
+            "items_hash": sha256_json([self.costs, self.units])[:16],
+            "model": sha256_json(shapes)[:16],
+            "device": self.processes.device.type,
+            "processes": self.processes.count,
+        }
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision != "bf16_autocast":
+            return nullcontext()
+        return torch.autocast(self.processes.device.type, dtype=torch.bfloat16)
+
+
+def _add(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for row in rows:
+        for name, value in row.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """JSON has no NaN: it was written as null."""
+    return {name: math.nan if value is None else float(value) for name, value in values.items()}

@@ -1,0 +1,155 @@
+"""A language model as judge, behind any OpenAI-compatible endpoint.
+
+Raw replies are stored under the hash of what was asked; the parser is not in that hash, so reading them again with
+another parser costs nothing. Failed calls are verdicts with an error and are never stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from prefeval.api import ChatClient, ChatReply, ChatRequest
+from prefeval.files import sha256_json
+from prefeval.judges.base import JudgeTask, Verdict
+from prefeval.judges.parse import NO_LABEL, TEXT_FALLBACK, Parsed, parse
+from prefeval.log import logger
+from prefeval.store import Store
+from prefeval.types import Message
+
+# Arena-Hard v0.1 asks once more when the judgment holds no label at all (wording of its pipeline)
+_NUDGE = {"arena_v01": "continue your judgment and finish by outputting a final verdict label"}
+# a verdict cut by the token limit is asked for once more with this much more room, within these bounds (tokens)
+_CUT_FACTOR, _CUT_LEAST, _CUT_LIMIT = 4, 2048, 32768
+_TEXT_TOKENS = 16  # room for a one-token verdict in words, such as "Model m"
+
+
+class LLMJudge:
+    """Rules by asking a chat model. `store` keeps raw replies; without it nothing outlives the object.
+
+    A task with `top_logprobs` is asked for log-probabilities; whether the endpoint gives them is found out once, with
+    the first such task, and remembered in the store. Where it does not, the text parser of the same protocol is used.
+    """
+
+    def __init__(self, client: ChatClient, store: Store | None = None) -> None:
+        self.client, self.store = client, store
+        self._logprobs: bool | None = None  # None: nothing known; True: found, or assumed after a failed call
+        self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    @property
+    def id(self) -> str:
+        """The model, with a hash of the endpoint's extra options where there are any. Sampling belongs to the task."""
+        extra = f"+{sha256_json(self.client.extra_body)[:8]}" if self.client.extra_body else ""
+        return f"{self.client.model}{extra}"
+
+    async def rule(self, task: JudgeTask) -> Verdict:
+        """One verdict; a failed call or an unreadable reply is in its `error`."""
+        request = ChatRequest(task.messages, task.max_tokens, task.temperature, top_logprobs=task.top_logprobs)
+        parser = task.parser
+        reply = await (self._with_logprobs(request) if task.top_logprobs else self.client.ask(request, self.store))
+        if reply is None:
+            request, parser = _in_words(request), TEXT_FALLBACK.get(parser, parser)
+            reply = await self.client.ask(request, self.store)
+        asked = read = [reply]
+        parsed = self._read(parser, read)
+        follow_up = _follow_up(parser, request, reply, parsed)
+        if follow_up is not None:
+            again = await self.client.ask(follow_up, self.store)
+            asked = [reply, again]
+            # a nudge continues the judgment and both parts count; more room replaces the reply that was cut
+            read = asked if len(follow_up.messages) > len(request.messages) else [again]
+            parsed = self._read(parser, read)
+        return self._verdict(task, asked, read, parsed)
+
+    async def _with_logprobs(self, request: ChatRequest) -> ChatReply | None:
+        """The reply with log-probabilities; None when the endpoint is known or found to give none.
+
+        While that is not known one task asks and the others wait for what it finds. A failed call teaches nothing, and
+        then they go on together: a server that is down must not be waited for one task at a time.
+        """
+        if self._logprobs is None:
+            loop = asyncio.get_running_loop()
+            async with self._probing.setdefault(loop, asyncio.Lock()):
+                if self._logprobs is None:
+                    self._logprobs = self._remembered()
+                if self._logprobs is None:
+                    return self._learn(await self.client.ask(request, self.store))
+        if self._logprobs is False:
+            return None
+        return self._learn(await self.client.ask(request, self.store))
+
+    def _learn(self, reply: ChatReply) -> ChatReply | None:
+        without = reply.error is None and reply.logprobs is None and bool(reply.text.strip())
+        if without or _refuses_logprobs(reply):
+            self._logprobs = False
+            self._remember(False)
+            return None
+        if reply.logprobs is not None and self._logprobs is None:
+            self._remember(True)
+        self._logprobs = True
+        return reply
+
+    def _remembered(self) -> bool | None:
+        found = self.store.get("probe", self._probe_key()) if self.store is not None else None
+        return bool(found["logprobs"]) if found else None
+
+    def _remember(self, gives: bool) -> None:
+        key = self._probe_key()
+        if self.store is not None and not self.store.has("probe", key):
+            self.store.put("probe", key, {"logprobs": gives})
+            if not gives:
+                logger.warning("%s gives no log-probabilities: its verdicts are read from the text", self.client.model)
+
+    def _probe_key(self) -> str:
+        return self.client.key(ChatRequest((), 1, top_logprobs=1))
+
+    def _read(self, parser: str, replies: list[ChatReply]) -> Parsed:
+        failed = next((r.error for r in replies if r.error is not None), None)
+        if failed is not None:
+            return Parsed(error=failed)
+        raw = "\n".join(r.text for r in replies)
+        if not raw.strip() and replies[0].logprobs is None:
+            cut = " (the token limit was used up before it)" if replies[-1].finish_reason == "length" else ""
+            return Parsed(error=f"empty reply{cut}")
+        return parse(parser, raw, replies[0].logprobs)
+
+    def _verdict(self, task: JudgeTask, asked: list[ChatReply], read: list[ChatReply], parsed: Parsed) -> Verdict:
+        raw, error = "\n".join(r.text for r in read), parsed.error
+        if error is not None and raw.strip() and all(r.error is None for r in read):
+            cut = ", cut by its token limit" if read[-1].finish_reason == "length" and task.max_tokens > 1 else ""
+            error = f"unreadable verdict ({task.parser}): {error}{cut}"
+        return Verdict(
+            task_id=task.id,
+            judge=self.id,
+            p_first=parsed.p_first,
+            grade=parsed.grade,
+            label=parsed.label,
+            raw=raw,
+            error=error,
+            prompt_tokens=sum(r.usage.prompt_tokens for r in asked),
+            completion_tokens=sum(r.usage.completion_tokens for r in asked),
+            cost=sum(r.cost for r in asked),
+        )
+
+
+def _refuses_logprobs(reply: ChatReply) -> bool:
+    """An endpoint that answers the request with 'logprobs are not supported' instead of leaving them out."""
+    return reply.status in (400, 403, 404, 422) and "logprob" in (reply.error or "").lower()
+
+
+def _in_words(request: ChatRequest) -> ChatRequest:
+    return replace(request, top_logprobs=0, temperature=0.0, max_tokens=max(request.max_tokens, _TEXT_TOKENS))
+
+
+def _follow_up(parser: str, request: ChatRequest, reply: ChatReply, parsed: Parsed) -> ChatRequest | None:
+    """The second question to an unreadable reply, where there is one worth asking."""
+    if reply.error is not None or parsed.error is None or request.top_logprobs:
+        return None
+    larger = min(max(request.max_tokens * _CUT_FACTOR, _CUT_LEAST), _CUT_LIMIT)
+    if reply.finish_reason == "length" and larger > request.max_tokens:
+        return replace(request, max_tokens=larger)
+    if parser in _NUDGE and parsed.error == NO_LABEL and reply.text:
+        turns = (Message("assistant", reply.text), Message("user", _NUDGE[parser]))
+        return replace(request, messages=(*request.messages, *turns))
+    return None

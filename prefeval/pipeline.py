@@ -1,0 +1,217 @@
+"""A recipe of steps, each one of the commands (train, align, bench, ...), run in order in one resumable directory.
+
+A step's config may point at an earlier step's directory with ``${step}``. A step is a stage: it is skipped when it is
+done for the same config and the same results of the steps it points at, and resumes inside itself otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefeval.config import builtin_recipes, from_dict, read_recipe, to_dict
+from prefeval.errors import ConfigError, UserError, nearest
+from prefeval.log import format_seconds, logger
+from prefeval.runs import RunDir
+
+# command -> (config dataclass, function(config, run) -> JSON-able result), by dotted name so that nothing is imported
+STEPS: dict[str, tuple[str, str]] = {
+    "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
+    "train": ("reward_models.train:TrainConfig", "reward_models.train:train"),
+    "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
+    "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:run_bench"),
+    "gold": ("prefeval.quickstart.gold_check:GoldConfig", "prefeval.quickstart.gold_check:check_policies"),
+    "report": ("leaderboard.report:ReportConfig", "leaderboard.report:make_report"),
+}
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a recipe. `minutes` is what it takes on two CPU cores: the basis of the time left."""
+
+    name: str
+    command: str
+    config: dict[str, Any] = field(default_factory=dict)
+    minutes: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A pipeline: `about` is the line that `prefeval recipes` prints."""
+
+    name: str = "run"
+    about: str = ""
+    out: str = "runs/run"
+    seed: int = 0
+    steps: tuple[Step, ...] = ()
+
+
+def run(argv: list[str]) -> int:
+    """`prefeval run RECIPE [--out DIR] [--seed N] [--STEP.a.b value ...]`: a recipe whose steps are the other commands."""
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(f"usage: prefeval run RECIPE [--out DIR] [--seed N] [--STEP.a.b value ...]\n\n{run.__doc__}\n")
+        return 0 if argv else 2
+    run_recipe(load_recipe(argv[0], argv[1:]))
+    return 0
+
+
+def quickstart(argv: list[str]) -> int:
+    """`prefeval quickstart [--fast] [--out runs/quickstart]`: the whole chain on a small real language model."""
+    if any(a in ("-h", "--help") for a in argv):
+        sys.stdout.write(
+            "usage: prefeval quickstart [--fast] [--out DIR] [--seed N]\n\n"
+            "Train a Bradley-Terry and a general preference model, align SmolLM2-135M against each, benchmark the base and\n"
+            "both policies, and write report.html. About 12 minutes on 2 CPU cores (--fast: 3). Run it again to resume.\n"
+        )
+        return 0
+    fast = "--fast" in argv
+    rest = [a for a in argv if a != "--fast"]
+    recipe = load_recipe("quickstart-fast" if fast else "quickstart", rest)
+    results = run_recipe(recipe)
+    sys.stdout.write(f"{results['report']['path']}\n")
+    return 0
+
+
+def recipes(argv: list[str]) -> int:
+    """`prefeval recipes`: the built-in recipes, one a line."""
+    if argv:
+        raise UserError("prefeval recipes takes no arguments")
+    for name, path in builtin_recipes().items():
+        sys.stdout.write(f"{name:<24} {read_recipe(path).get('about', '')}\n")
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    """`prefeval report RUN... --out report.html`."""
+    function = getattr(importlib.import_module("leaderboard.report"), "report")  # noqa: B009 - keeps the layers apart
+    return int(function(argv))
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A pipeline recipe with overrides applied. Raises ConfigError for an unknown step, command, key or reference."""
+    data = read_recipe(name)
+    if "steps" not in data:
+        raise ConfigError(f"{name}: not a pipeline (no 'steps'); use prefeval train, align or bench for it")
+    steps = data.pop("steps") or []
+    if not isinstance(steps, list) or not all(isinstance(s, Mapping) for s in steps):
+        raise ConfigError(f"{name}: 'steps' must be a list of mappings with name, command and config")
+    recipe = from_dict(Recipe, data, where=name)
+    recipe = Recipe(
+        recipe.name, recipe.about, recipe.out, recipe.seed, tuple(from_dict(Step, s, where=name) for s in steps)
+    )
+    recipe = _override(recipe, list(overrides))
+    _check(recipe, name)
+    return recipe
+
+
+def run_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Run (or resume) every step. Returns the steps' results by name."""
+    root = RunDir(recipe.out, to_dict(recipe), command=f"prefeval run {recipe.name}")
+    results: dict[str, Any] = {}
+    total = sum(s.minutes for s in recipe.steps)
+    behind, started, pace = 0.0, time.monotonic(), 60.0
+    with root.lock():
+        finished = all(root.is_done(s.name) for s in recipe.steps)
+        for number, step in enumerate(recipe.steps, 1):
+            if not root.is_done(step.name):
+                left = format_seconds((total - behind) * pace)
+                logger.info("== step %d of %d, %s: about %s left in all", number, len(recipe.steps), step.name, left)
+            before = time.monotonic()
+            results[step.name] = _run_step(root, recipe, step, results)
+            spent = time.monotonic() - before
+            behind += step.minutes
+            if spent > 5:
+                pace = max(spent / step.minutes, 1.0) * 0.5 + pace * 0.5
+    if finished:
+        logger.info("%s was finished before; delete the directory or give another --out to run it again", root.path)
+    else:
+        logger.info("%s: all %d steps done in %s", root.path, len(recipe.steps), format_seconds(time.monotonic() - started))
+    return results
+
+
+def _run_step(root: RunDir, recipe: Recipe, step: Step, results: Mapping[str, Any]) -> Any:
+    config_name, function_name = STEPS[step.command]
+    folder = root.path / step.name
+    filled = _fill(step.config, {s.name: str(root.path / s.name) for s in recipe.steps})
+    cls = _dotted(config_name)
+    known = set(cls.__dataclass_fields__)
+    defaults = {"out": str(folder), "name": step.name, "seed": recipe.seed}
+    config = from_dict(cls, {**{k: v for k, v in defaults.items() if k in known}, **filled}, where=f"step '{step.name}'")
+    used = {name: results[name] for name in _references(step.config) if name in results}
+
+    def work() -> Any:
+        run_dir = RunDir(folder, to_dict(config), command=f"prefeval {step.command}")
+        return _dotted(function_name)(config, run_dir)
+
+    return root.stage(step.name, {"config": to_dict(config), "uses": used}, work)
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    seen: list[str] = []
+    for step in recipe.steps:
+        if step.command not in STEPS:
+            raise ConfigError(f"{where}: step '{step.name}': unknown command '{step.command}'{nearest(step.command, STEPS)}")
+        for name in _references(step.config):
+            if name not in seen:
+                raise ConfigError(f"{where}: step '{step.name}' refers to '${{{name}}}', which is no earlier step")
+        if step.name in seen:
+            raise ConfigError(f"{where}: two steps are called '{step.name}'")
+        seen.append(step.name)
+        cls = _dotted(STEPS[step.command][0])
+        from_dict(cls, _fill(step.config, {n: n for n in seen}), where=f"{where}, step '{step.name}'")
+
+
+def _override(recipe: Recipe, args: list[str]) -> Recipe:
+    import yaml
+
+    plain = to_dict(recipe)
+    by_name = {s["name"]: s["config"] for s in plain["steps"]}
+    while args:
+        flag = args.pop(0)
+        key, _, inline = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--") or not (inline or args):
+            raise UserError(f"'{flag}': overrides are written --out DIR, --seed N or --STEP.a.b value")
+        value = yaml.safe_load(inline or args.pop(0))
+        step, *path = key.split(".")
+        if step in ("out", "seed") and not path:
+            plain[step] = value
+            continue
+        if step not in by_name or not path:
+            raise UserError(f"--{key}: no step is called '{step}'{nearest(step, [*by_name, 'out', 'seed'])}")
+        target = by_name[step]
+        for part in path[:-1]:
+            target = target.setdefault(part, {})
+        target[path[-1]] = value
+    return from_dict(Recipe, {**plain, "steps": [Step(**s) for s in plain["steps"]]}, where=recipe.name)
+
+
+def _references(config: Any) -> list[str]:
+    if isinstance(config, Mapping):
+        return [name for value in config.values() for name in _references(value)]
+    if isinstance(config, (list, tuple)):
+        return [name for value in config for name in _references(value)]
+    return _REFERENCE.findall(config) if isinstance(config, str) else []
+
+
+def _fill(config: Any, folders: Mapping[str, str]) -> Any:
+    """The config with each ${step} replaced by that step's directory."""
+    if isinstance(config, Mapping):
+        return {key: _fill(value, folders) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_fill(value, folders) for value in config]
+    if isinstance(config, str):
+        return _REFERENCE.sub(lambda m: folders.get(m.group(1), m.group(0)), config)
+    return config
+
+
+def _dotted(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+

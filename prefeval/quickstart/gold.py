@@ -1,0 +1,132 @@
+"""`rules:gold`, the quickstart's ground truth: three readers with different tastes who vote on every pair.
+
+A text is a point in a plane: how long its sentences are (log of the mean number of words) and how long its words are
+(mean letters of its distinct words), the two coordinates of the classical readability formulas, each standardised by
+constants measured once on the quickstart model's replies. Each reader has an ideal point; the three sit at equal
+angles, so no text can please them all and majorities run in circles, as spatial voting theory says they do (McKelvey
+1976). A reader prefers the text that is nearer to the own ideal; votes are softened by a logistic of width 0.15, and
+P(i beats j) is the probability that at least two of three independent votes go to i.
+
+What no reader sees, so that no criterion moves: sentences that add fewer than two new content words (padding, filler,
+repetition, copies of the prompt), filler words, a last sentence that was never finished, and sentences that the base
+model finds as unlikely as word salad. A text with nothing left loses to every text with something left. Tastes are for
+style alone: the judge does not know whether an answer is true or to the point.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prefeval.oracle import Group, MatrixOracle, symmetrise
+from prefeval.types import FloatArray, Prompt
+
+# Measured on the embedded replies (see generate_data); fixed, so that the judge never changes with the data.
+CENTRE = (2.8, 5.0)  # log words per sentence, letters per word
+SPREAD = (0.5, 0.7)
+RADIUS = 3.0  # of the circle of ideals, in spreads
+WIDTH = 0.15  # of the soft vote, in spreads
+ANGLES = {"skimmer": 180.0, "scholar": 60.0, "storyteller": 300.0}  # short; long, long words; long, plain words
+FLOOR = -5.0  # nats a token: base sentences at temperature 1 lie near -3 (a tenth below -5), shuffled words near -7
+NEW_WORDS = 2
+
+_WORD = re.compile(r"[A-Za-z][A-Za-z'\u2019-]*")
+_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+[\"')\]*]*|\n|$)")
+_FINISHED = re.compile(r"[.!?][\"')\]*]*$")
+_FILLER = frozenset("really very just actually basically quite simply truly literally totally indeed".split())
+_EMPTY = frozenset(
+    """about above after again all also always and any are because been before being best between both but can
+    certainly course could did does doing done down each else even ever every feel few for free from further get give going
+    good great had happy has have having help helpful helps her here hers him his hope how however into its know let like
+    look make many may might more most much must need never now off one only other our out over own please question
+    questions same she should since some still such sure take than thank thanks that the their them then there these they
+    thing things this those through too under until upon use used using want was way well were what when where whether which
+    while who whom whose why will with would yes you your yours""".split()
+)
+
+# texts of one prompt -> one list a text with the mean log-prob (nats a token) of each of its sentences
+Fluency = Callable[[Prompt, Sequence[str]], list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Style:
+    """Where a text lies: standardised sentence length and word length. `kept` sentences were counted."""
+
+    sentence_length: float
+    word_length: float
+    kept: int
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """(start, end) of each sentence that holds a word."""
+    return [m.span() for m in _SENTENCE.finditer(text) if _WORD.search(m.group())]
+
+
+def style_of(prompt_text: str, text: str, fluency: Sequence[float]) -> Style | None:
+    """The point of a text, or None if no sentence counts. `fluency` has one value for each of `sentences(text)`."""
+    seen = set(_words(prompt_text))
+    counted: list[int] = []
+    distinct: list[str] = []
+    for (start, end), nats in zip(sentences(text), fluency, strict=True):
+        sentence = text[start:end].strip()
+        words = [w for w in _words(sentence) if w not in _FILLER]
+        new = [w for w in dict.fromkeys(words) if w not in seen]
+        content = [w for w in new if len(w) > 2 and w not in _EMPTY]
+        if len(content) < NEW_WORDS or nats < FLOOR or not _FINISHED.search(sentence):
+            continue
+        counted.append(len(words))
+        distinct.extend(new)
+        seen.update(new)
+    if not counted:
+        return None
+    length = (math.log(sum(counted) / len(counted)) - CENTRE[0]) / SPREAD[0]
+    letters = (sum(map(len, distinct)) / len(distinct) - CENTRE[1]) / SPREAD[1]
+    return Style(length, letters, len(counted))
+
+
+def criteria(style: Style) -> FloatArray:
+    """What each reader thinks: minus the distance to the own ideal, in spreads: (3,), higher is better."""
+    angles = np.deg2rad(list(ANGLES.values()))
+    ideals = RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    here = np.array([style.sentence_length, style.word_length])
+    return np.asarray(-np.linalg.norm(ideals - here, axis=1), dtype=np.float64)
+
+
+def vote(styles: Sequence[Style | None]) -> FloatArray:
+    """P (k, k) from the readers' majority; a text without a style loses for certain, two of them draw."""
+    valid = np.array([s is not None for s in styles])
+    marks = np.stack([criteria(s) if s is not None else np.zeros(3) for s in styles])
+    votes = 1.0 / (1.0 + np.exp(np.clip(-(marks[:, None] - marks[None]) / WIDTH, -60, 60)))
+    a, b, c = votes[..., 0], votes[..., 1], votes[..., 2]
+    majority = a * b + a * c + b * c - 2 * a * b * c
+    both, first = valid[:, None] & valid[None], valid[:, None] & ~valid[None]
+    return symmetrise(np.where(both, majority, np.where(first, 1.0, np.where(first.T, 0.0, 0.5))))
+
+
+class GoldOracle(MatrixOracle):
+    """The three readers as an oracle. Fluency comes from the base model unless given."""
+
+    name = "rules:gold"
+
+    def __init__(self, fluency: Fluency | None = None) -> None:
+        self._fluency = fluency
+
+    def styles(self, prompt: Prompt, texts: Sequence[str]) -> list[Style | None]:
+        """The points of the texts of one prompt."""
+        if self._fluency is None:
+            from prefeval.quickstart.fluency import base_fluency
+
+            self._fluency = base_fluency()
+        values = self._fluency(prompt, texts)
+        return [style_of(prompt.text, text, v) for text, v in zip(texts, values, strict=True)]
+
+    def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+        return [vote(self.styles(prompt, group)) for prompt, group in zip(prompts, groups, strict=True)]
+
+
+def _words(text: str) -> list[str]:
+    return [w.lower() for w in _WORD.findall(text)]

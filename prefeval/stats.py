@@ -1,0 +1,146 @@
+"""Uncertainty for everyone: cluster bootstrap, paired differences, intervals of proportions, adjusted p-values.
+
+Resampling is by cluster (the question or prompt), never by row: the two games of one prompt are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from prefeval.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number as it is printed: with its interval, the n behind it and what was dropped."""
+
+    point: float
+    low: float
+    high: float
+    n: int
+    n_failed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def scaled(self, factor: float) -> Estimate:
+        return Estimate(self.point * factor, self.low * factor, self.high * factor, self.n, self.n_failed)
+
+    def __str__(self) -> str:
+        dropped = f", {self.n_failed} dropped" if self.n_failed else ""
+        return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n}{dropped})"
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    clusters: Sequence[Any] | None = None,
+    weights: ArrayLike | None = None,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Weighted mean with a percentile interval from a bootstrap over clusters; NaN values are counted and dropped."""
+    x = np.asarray(values, dtype=np.float64)
+    keep = ~np.isnan(x)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, dtype=np.float64)
+    labels = np.arange(len(x)) if clusters is None else _codes(clusters)
+    x, w, labels = x[keep], w[keep], labels[keep]
+    failed = int((~keep).sum())
+    if not len(x):
+        return Estimate(math.nan, math.nan, math.nan, 0, failed)
+    _, codes = np.unique(labels, return_inverse=True)
+    top = np.bincount(codes, weights=w * x)
+    bottom = np.bincount(codes, weights=w)
+    counts = resample_counts(len(top), resamples, seed)
+    draws = (counts @ top) / np.maximum(counts @ bottom, 1e-300)
+    low, high = percentile_interval(draws, level)
+    return Estimate(float((w * x).sum() / w.sum()), low, high, len(x), failed)
+
+
+def bootstrap_statistic(
+    statistic: Callable[[FloatArray], float],
+    clusters: int,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float, FloatArray]:
+    """(point, low, high, draws) of a statistic of cluster multiplicities: `statistic(counts (clusters,)) -> float`."""
+    counts = resample_counts(clusters, resamples, seed)
+    draws = np.array([statistic(row) for row in counts], dtype=np.float64)
+    low, high = percentile_interval(draws[~np.isnan(draws)], level)
+    return float(statistic(np.ones(clusters))), low, high, draws
+
+
+def resample_counts(clusters: int, resamples: int, seed: int) -> FloatArray:
+    """How often each cluster is drawn in each resample: (resamples, clusters)."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(clusters, np.full(clusters, 1.0 / clusters), size=resamples).astype(np.float64)
+
+
+def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:
+    if not len(draws):
+        return math.nan, math.nan
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, clusters: Sequence[Any] | None = None, *, resamples: int = 1000, seed: int = 0
+) -> tuple[Estimate, float]:
+    """Mean of a - b over the same items with its interval, and the two-sided p of a sign-flip test over clusters."""
+    d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    estimate = bootstrap_mean(d, clusters, resamples=resamples, seed=seed)
+    labels = np.arange(len(d)) if clusters is None else _codes(clusters)
+    keep = ~np.isnan(d)
+    if not keep.any():
+        return estimate, math.nan
+    _, codes = np.unique(labels[keep], return_inverse=True)
+    sums = np.bincount(codes, weights=d[keep])
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(max(resamples, 2000), len(sums)))
+    flipped = np.abs(signs @ sums)
+    p = (1 + int((flipped >= abs(sums.sum()) - 1e-12).sum())) / (1 + len(flipped))
+    return estimate, float(p)
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); (nan, nan) for n = 0."""
+    from scipy.stats import norm
+
+    if n == 0:
+        return math.nan, math.nan
+    z = float(norm.ppf((1 + level) / 2))
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the order given."""
+    order = np.argsort(p_values)
+    adjusted = np.empty(len(p_values))
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, (len(p_values) - rank) * p_values[index])
+        adjusted[index] = min(1.0, running)
+    return [float(p) for p in adjusted]
+
+
+def minimum_detectable_difference(sd: float, n: int, *, power: float = 0.8, level: float = 0.95) -> float:
+    """The paired mean difference that a two-sided z test on n clusters with deviation `sd` finds with `power`."""
+    from scipy.stats import norm
+
+    return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * sd / math.sqrt(max(n, 1)))
+
+
+def _codes(clusters: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    seen: dict[Any, int] = {}
+    return np.array([seen.setdefault(c, len(seen)) for c in clusters], dtype=np.int64)

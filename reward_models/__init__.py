@@ -1,0 +1,1 @@
+"""Preference models: heads, losses, training, and the oracles that answer P[i, j]."""

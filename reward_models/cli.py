@@ -1,0 +1,207 @@
+"""`prefeval train`, `prefeval score` and `prefeval evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefeval.errors import ConfigError, DataError
+from prefeval.files import dumps, iterate_jsonl, write_json, write_jsonl
+from prefeval.types import Message, Prompt
+
+_CHUNK = 256  # prompts that an oracle is asked about at once
+_ROLES = ("system", "user", "assistant")
+_SHOWN = ("accuracy", "brier", "ece", "nll", "tau", "length_only_accuracy", "accuracy_longer", "accuracy_shorter",
+          "cycle_rate", "curl_ratio")  # fmt: skip
+
+
+def train(argv: Sequence[str]) -> int:
+    """``prefeval train [RECIPE.yaml] [--a.b value ...] [--json]``."""
+    from prefeval.config import load_config, to_dict
+    from prefeval.runs import RunDir
+    from reward_models.train import TrainConfig
+    from reward_models.train import train as run_training
+
+    rest = [a for a in argv if a != "--json"]
+    recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    config = load_config(TrainConfig, recipe, rest, command="train")
+    run = RunDir(config.out, to_dict(config), command=f"prefeval train {' '.join(argv)}")
+    with run.lock():
+        result = run_training(config, run)
+    if "--json" in argv:
+        _say(dumps(result))
+    else:
+        _say(f"{run.path / 'final'}\n{_table(result['metrics'])}")
+    return 0
+
+
+def score(argv: Sequence[str]) -> int:
+    """``prefeval score --oracle SPEC --input FILE.jsonl --out FILE.jsonl``."""
+    from reward_models.oracles import open_oracle
+
+    args = _score_parser().parse_args(argv)
+    rows = list(read_score_rows(args.input))
+    oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
+    out: list[dict[str, Any]] = []
+    for start in range(0, len(rows), _CHUNK):
+        out += _scored(oracle, rows[start : start + _CHUNK])
+    write_jsonl(args.out, out)
+    failed = sum(row["failed"] for row in out)
+    summary = {"rows": len(out), "failed": failed, "oracle": oracle.name, "out": str(args.out)}
+    _say(dumps(summary) if args.json else f"{args.out}: {len(out)} rows, {failed} pairs without an answer")
+    return 0
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """``prefeval evaluate --oracle SPEC --data SPEC --out DIR``: writes metrics.json."""
+    from prefeval.data.readers import load_records
+    from reward_models.evaluate import evaluate as measure
+    from reward_models.oracles import open_oracle
+
+    args = _evaluate_parser().parse_args(argv)
+    if args.suite != "pairs":
+        raise ConfigError(f"--suite {args.suite}: only 'pairs' can be evaluated by this version")
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: not a directory")
+    data = load_records(args.data, format=args.format, columns=_columns(args.columns))
+    records = [r for r in data.records if r.pairs and (args.split is None or r.split == args.split)]
+    if not records:
+        raise DataError("no labelled pairs" + (f" in split '{args.split}'" if args.split else ""), file=args.data)
+    oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
+    metrics = {
+        **measure(oracle, records, seed=args.seed, resamples=args.resamples),
+        "data": args.data,
+        "seed": args.seed,
+    }
+    write_json(out / "metrics.json", metrics)
+    _say(dumps(metrics) if args.json else f"{_table(metrics)}\n{out / 'metrics.json'}")
+    return 0
+
+
+def read_score_rows(path: str | Path) -> Iterator[tuple[str, Prompt, tuple[str, ...]]]:
+    """(id, prompt, responses) of each row of a `prefeval score` input. Raises DataError naming file, row and field."""
+    count = 0
+    for number, row in iterate_jsonl(path):
+        if not isinstance(row, dict):
+            raise DataError("a row is an object with id, prompt and responses", file=path, row=number)
+        missing = [name for name in ("prompt", "responses") if name not in row]
+        if missing:
+            raise DataError("missing", file=path, row=number, field=missing[0])
+        responses = row["responses"]
+        if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
+            raise DataError("must be a non-empty list of texts", file=path, row=number, field="responses")
+        name = str(row.get("id", number))
+        yield name, Prompt(name, _messages(row["prompt"], path, number)), tuple(responses)
+        count += 1
+    if not count:
+        raise DataError("no rows", file=path)
+
+
+def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
+    def bad(reason: str) -> DataError:
+        return DataError(reason, file=path, row=number, field="prompt")
+
+    if isinstance(value, str):
+        return (Message("user", value),)
+    if not isinstance(value, list) or not value:
+        raise bad("must be a text or a non-empty list of messages")
+    out = []
+    for message in value:
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
+        if role not in _ROLES or not isinstance(content, str):
+            raise bad(f"a message has a role ({', '.join(_ROLES)}) and a text as content, not {message!r}")
+        out.append(Message(str(role), content))
+    if out[-1].role != "user":
+        raise bad("the last message must be the user's")
+    return tuple(out)
+
+
+def _scored(oracle: Any, rows: Sequence[tuple[str, Prompt, tuple[str, ...]]]) -> list[dict[str, Any]]:
+    """Output rows of one chunk; native log-odds where the oracle has them, and nobody is asked twice."""
+    import numpy as np
+
+    from prefeval.oracle import logit, sigmoid_matrix
+    from reward_models.oracles import ModelOracle
+
+    prompts, groups = [p for _, p, _ in rows], [g for _, _, g in rows]
+    if isinstance(oracle, ModelOracle):
+        scores = oracle.scores(prompts, groups)
+        tables = [sigmoid_matrix(s) for s in scores]
+    else:
+        tables = oracle.matrix(prompts, groups)
+        scores = [logit(p) for p in tables]
+    return [
+        {"id": row[0], "P": p, "scores": s, "oracle": oracle.name, "failed": int(np.isnan(np.triu(p, 1)).sum())}
+        for row, p, s in zip(rows, tables, scores, strict=True)
+    ]
+
+
+def _score_parser() -> argparse.ArgumentParser:
+    parser = _parser("score", "P matrix per prompt from any oracle; an entry that could not be obtained is null.")
+    parser.add_argument(
+        "--input", required=True, help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}'
+    )
+    parser.add_argument("--out", required=True, help='JSONL rows {"id", "P", "scores", "oracle", "failed"}')
+    return parser
+
+
+def _evaluate_parser() -> argparse.ArgumentParser:
+    parser = _parser("evaluate", "Accuracy, calibration, length bias and cycles of an oracle on preference data.")
+    parser.add_argument("--data", required=True, help="file, directory or hub id of preference data")
+    parser.add_argument("--format", default=None, help="format of the data where the columns do not tell it")
+    parser.add_argument("--columns", action="append", default=[], metavar="A=B", help="read column B as A; repeatable")
+    parser.add_argument("--split", default=None, help="only this split of the data")
+    parser.add_argument(
+        "--suite", default="pairs", choices=("pairs", "rewardbench", "rewardbench2", "rm-bench", "judgebench")
+    )
+    parser.add_argument("--out", required=True, help="directory for metrics.json")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
+    return parser
+
+
+def _parser(command: str, text: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"prefeval {command}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--oracle", required=True, help="model:PATH, hf:ID, judge:MODEL@URL, rules:NAME, py:mod:obj, ..."
+    )
+    parser.add_argument("--device", default=None, help="where models run; the accelerator if there is one")
+    parser.add_argument("--store", default=None, help="SQLite file that keeps a judge's verdicts between runs")
+    parser.add_argument("--seed", type=int, default=0, help="of pair orientation and the bootstrap")
+    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    return parser
+
+
+def _columns(pairs: Sequence[str]) -> dict[str, str] | None:
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (wanted, equals, given) in zip(pairs, split, strict=True):
+        if not (wanted and equals and given):
+            raise ConfigError(f"--columns {pair}: write --columns wanted=column_in_the_data")
+    return {wanted: given for wanted, _, given in split} or None
+
+
+def _store(path: str | None) -> Any:
+    if path is None:
+        return None
+    from prefeval.store import Store
+
+    return Store(path)
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    """The main numbers, one a line, with their intervals."""
+    lines = [f"n = {metrics['n']} decided pairs, {metrics['n_dropped']} dropped, {metrics['n_ties']} ties left out"]
+    for name in _SHOWN:
+        value, low, high = (metrics.get(f"{name}{end}") for end in ("", "_low", "_high"))
+        interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
+        lines.append(f"{name:<22}{'-' if value is None else f'{value:.3f}'}{interval}")
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

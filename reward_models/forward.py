@@ -1,0 +1,44 @@
+"""Running a preference model over many sequences of unequal length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prefeval.batching import pad_right, token_batches
+
+Encoded = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How batches are laid out: at most `budget` padded tokens each, filled with `pad_id`, on `device`."""
+
+    budget: int
+    pad_id: int
+    device: torch.device
+
+
+def run_ragged(
+    call: Callable[[Tensor, Tensor], Tensor],
+    sequences: Sequence[Encoded],
+    layout: Layout,
+    *,
+    done: Callable[[int], None] | None = None,
+) -> Tensor:
+    """`call(ids (B, L), lengths (B,)) -> (B, width)` over batches of similar length: (N, width) in the given order.
+
+    `done` is told how many sequences each batch finished.
+    """
+    batches = token_batches([len(s) for s in sequences], layout.budget)
+    parts = []
+    for batch in batches:
+        ids, lengths = pad_right([sequences[i] for i in batch], layout.pad_id)
+        parts.append(call(ids.to(layout.device), lengths.to(layout.device)))
+        if done is not None:
+            done(len(batch))
+    order = torch.tensor([i for batch in batches for i in batch], device=parts[0].device)
+    return torch.cat(parts)[torch.argsort(order)]

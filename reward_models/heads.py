@@ -1,0 +1,133 @@
+"""Heads: how two responses' output vectors become one log-odds score. Pure functions of tensors.
+
+Every head maps a response to a vector o of `width` numbers and answers s(i > j), antisymmetric by construction, in nats
+with the temperature applied. Layout of o and score before the temperature:
+
+| kind       | width   | s(i > j)                                                             |
+|------------|---------|----------------------------------------------------------------------|
+| bt         | 1       | r_i - r_j                                                            |
+| regression | n       | w . (o_i - o_j), n attributes with weights w                         |
+| gpm        | 2k      | <R v_i, v_j> = sum_l v_i[2l] v_j[2l+1] - v_i[2l+1] v_j[2l]           |
+| hybrid     | 1 + 2k  | r_i - r_j + <R v_i, v_j>                                             |
+
+The sign is that of Definition 4.3 of arXiv 2410.02197; its Theorems 4.4 and 4.5 write the negative. The hybrid head is
+that of arXiv 2605.17342: a scalar part for strength, k skew blocks for cycles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
+_KINDS = ("bt", "regression", "gpm", "hybrid")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Which head, how wide, and its temperature: P(i > j) = sigmoid(score / tau).
+
+    `attributes` and `weights` (their reduction to one number; all ones when empty) belong to `regression`, `blocks` (k)
+    and `unit_norm` (||v|| = 1 over all 2k components) to `gpm` and `hybrid`. Raises ValueError for an unusable mix.
+    """
+
+    kind: HeadKind = "hybrid"
+    attributes: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    blocks: int = 1
+    unit_norm: bool = False
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"head kind '{self.kind}' is none of {', '.join(_KINDS)}")
+        if not self.tau > 0:
+            raise ValueError(f"the head's tau must be positive, not {self.tau}")
+        if self.kind in ("gpm", "hybrid") and self.blocks < 1:
+            raise ValueError(f"a {self.kind} head needs at least one skew block, not {self.blocks}")
+        if self.kind == "regression" and not self.attributes:
+            raise ValueError("a regression head needs the names of its attributes")
+        if self.weights and len(self.weights) != len(self.attributes):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.attributes)} attributes")
+
+    def width(self) -> int:
+        """The number of linear outputs a response."""
+        widths = {"bt": 1, "regression": len(self.attributes), "gpm": 2 * self.blocks, "hybrid": 1 + 2 * self.blocks}
+        return widths[self.kind]
+
+
+def scalar_part(outputs: Tensor, head: HeadConfig) -> Tensor:
+    """The reward r of each response before the temperature: (..., width) -> (...), zeros for gpm."""
+    if head.kind == "gpm":
+        return torch.zeros_like(outputs[..., 0])
+    if head.kind == "regression":
+        weights = outputs.new_tensor(head.weights or (1.0,) * len(head.attributes))
+        return (outputs * weights).sum(-1)
+    return outputs[..., 0]
+
+
+def embedding_part(outputs: Tensor, head: HeadConfig) -> Tensor:
+    """The skew embedding v of each response, normalised if the head says so: (..., width) -> (..., 2k or 0)."""
+    if head.kind not in ("gpm", "hybrid"):
+        return outputs[..., :0]
+    v = outputs if head.kind == "gpm" else outputs[..., 1:]
+    return torch.nn.functional.normalize(v, dim=-1) if head.unit_norm else v
+
+
+def rotate(v: Tensor) -> Tensor:
+    """R v with R = blockdiag([[0, -1], [1, 0]]): (..., 2k) -> (..., 2k), block l being components 2l and 2l + 1."""
+    return torch.stack((-v[..., 1::2], v[..., 0::2]), dim=-1).flatten(-2)
+
+
+def pair_logits(first: Tensor, second: Tensor, head: HeadConfig) -> Tensor:
+    """Log-odds that each first response beats its second: two (..., width) -> (...), temperature applied."""
+    score = scalar_part(first, head) - scalar_part(second, head)
+    skew = (rotate(embedding_part(first, head)) * embedding_part(second, head)).sum(-1)
+    return (score + skew) / head.tau
+
+
+def score_matrix(outputs: Tensor, head: HeadConfig) -> Tensor:
+    """S with S[i, j] = log-odds that i beats j: (..., K, width) -> (..., K, K), exactly antisymmetric.
+
+    K forwards serve all K^2 pairs. The halved difference with the transpose removes rounding only; an already
+    antisymmetric table must not be doubled (a bug of the published GPM alignment scripts).
+    """
+    return (_difference(scalar_part(outputs, head)) + _skew(embedding_part(outputs, head))) / head.tau
+
+
+def split_parts(outputs: Tensor, head: HeadConfig) -> tuple[Tensor, Tensor]:
+    """(transitive, cyclic) parts of the score matrix, each (..., K, K); they add up to it.
+
+    The embeddings are centred over the K candidates, without which the split is not identified; what centring takes
+    out, <R v_i, mean v> - <R v_j, mean v>, is a difference of potentials and joins the transitive part. So each row of
+    the cyclic part sums to zero: the split is the Hodge decomposition of S on the complete graph.
+    """
+    v = embedding_part(outputs, head)
+    mean = v.mean(dim=-2, keepdim=True)
+    potential = scalar_part(outputs, head) + (rotate(v) * mean).sum(-1)
+    return _difference(potential) / head.tau, _skew(v - mean) / head.tau
+
+
+def skew_factors(skew: Tensor) -> Tensor:
+    """V (K, 2k) with <R v_i, v_j> = S[i, j] exactly, for any real skew-symmetric S (K, K); k is half the rank of S.
+
+    From the eigenpairs lam > 0, z of the Hermitian matrix iS: columns sqrt(2 lam) (Im z, Re z), largest lam first, so
+    that the leading 2m columns give the best rank-2m approximation.
+    """
+    values, vectors = torch.linalg.eigh(1j * skew.to(torch.complex128))
+    order = torch.argsort(values, descending=True)
+    keep = order[values[order] > values.abs().max() * 1e-12]
+    z = vectors[:, keep] * torch.sqrt(2 * values[keep])
+    return torch.stack((z.imag, z.real), dim=-1).flatten(-2)
+
+
+def _difference(r: Tensor) -> Tensor:
+    return r[..., :, None] - r[..., None, :]
+
+
+def _skew(v: Tensor) -> Tensor:
+    product = rotate(v) @ v.transpose(-1, -2)
+    return 0.5 * (product - product.transpose(-1, -2))

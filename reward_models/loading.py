@@ -1,0 +1,198 @@
+"""Reading checkpoints and base models into stock sequence classifiers, with one clear line when that cannot be done."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prefeval.chat import template_hash
+from prefeval.config import from_dict
+from prefeval.errors import ConfigError
+from prefeval.files import read_json
+from prefeval.models import load_tokenizer, resolve
+from reward_models.heads import HeadConfig
+
+FORMAT_VERSION = 1
+_HEAD_FIELDS = ("kind", "attributes", "weights", "blocks", "unit_norm", "tau")
+
+
+def pools_last_token(classifier: Any) -> bool:
+    """Whether this is a causal backbone with a linear `score` on its last token (not an encoder)."""
+    bidirectional = getattr(classifier.config.get_text_config(), "use_bidirectional_attention", False)
+    return isinstance(getattr(classifier, "score", None), nn.Linear) and not bidirectional
+
+
+def position_limit(classifier: Any, wanted: int) -> int:
+    """`wanted` tokens, or as many as the backbone has positions for."""
+    limit = getattr(classifier.config.get_text_config(), "max_position_embeddings", None)
+    return min(wanted, int(limit)) if limit else wanted
+
+
+def classifier_from_base(base: Any, width: int, seed: int, keep_head: bool) -> Any:
+    """A float32 sequence classifier with `width` outputs from a spec or a loaded model; a fresh head unless kept."""
+    if isinstance(base, str):
+        classifier, missing = load_classifier(
+            base, torch.float32, num_labels=width, fresh_head=not keep_head, seed=seed
+        )
+        if keep_head and missing:
+            raise ConfigError(
+                f"model {base}: keep_head needs a head of {width} outputs, and it has none ({missing[0]})"
+            )
+    else:
+        classifier = _classifier_around(base, width)
+    if not keep_head and pools_last_token(classifier):
+        init_head(classifier.score, seed)
+    return classifier.float()
+
+
+def init_head(score: nn.Linear, seed: int) -> None:
+    """Draw the head from N(0, std = 1 / (hidden + 1)) with its own generator; a bias, where there is one, is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(score.weight.shape, generator=generator) / (score.in_features + 1)
+    with torch.no_grad():
+        score.weight.copy_(weight)
+        if score.bias is not None:
+            score.bias.zero_()
+
+
+def load_classifier(
+    spec: str, dtype: torch.dtype | None, *, num_labels: int | None = None, fresh_head: bool = False, seed: int = 0
+) -> tuple[Any, list[str]]:
+    """(AutoModelForSequenceClassification of a model spec, names of weights the checkpoint lacks).
+
+    `fresh_head` accepts a checkpoint whose head has another width. Raises ConfigError for pickled or broken weights.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    ref = resolve(spec)
+    if ref.is_local:
+        refuse_pickles(Path(ref.source), spec)
+    labels = {} if num_labels is None else {"num_labels": num_labels}
+    with one_line_errors(spec), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # encoders draw their fresh heads while loading
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            ref.source,
+            revision=ref.revision,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=fresh_head,
+            **labels,
+        )
+    return model, sorted(info["missing_keys"])
+
+
+def load_saved(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Mapping[str, Any]]:
+    """(classifier, tokenizer, `preference` mapping) of a saved preference model. Raises ConfigError, one line."""
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"model {path}: no such preference model (no config.json there)")
+    saved = read_json(path / "config.json").get("preference")
+    if not isinstance(saved, Mapping):
+        raise ConfigError(f"model {path}: not a preference model; a stock reward model is opened as hf:{path}")
+    if saved.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(f"model {path}: its format version is {saved.get('format_version')}, not {FORMAT_VERSION}")
+    refuse_pickles(path, str(path))
+    tokenizer = load_tokenizer(str(path))
+    found = template_hash(tokenizer)
+    if found != saved.get("template_hash"):
+        raise ConfigError(
+            f"model {path}: its chat template is not the one it was trained with (template hash {found}, trained with "
+            f"{saved.get('template_hash')}); put the original tokenizer files back"
+        )
+    classifier, missing = load_classifier(str(path), dtype)
+    if missing:
+        raise ConfigError(f"model {path}: the checkpoint has no {', '.join(missing[:3])}; it is not a complete model")
+    return classifier, tokenizer, saved
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a directory holds one of our preference models."""
+    config = path / "config.json"
+    return config.is_file() and isinstance(read_json(config).get("preference"), Mapping)
+
+
+def head_from(saved: Mapping[str, Any], where: object) -> HeadConfig:
+    """The head that a `preference` mapping describes."""
+    fields = {name: saved[name] for name in _HEAD_FIELDS if name in saved}
+    return from_dict(HeadConfig, fields, where=f"{where}/config.json")
+
+
+def refuse_pickles(folder: Path, spec: str) -> None:
+    """Raise ConfigError when the weights are not in safetensors: pickled files can run code when they are read."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    found = f"; {pickled[0]} is pickled and is not read" if pickled else ""
+    raise ConfigError(f"model {spec}: no safetensors weights{found}")
+
+
+def top_parts(classifier: Any, which: str) -> list[nn.Module]:
+    """The modules that 'head' or 'top:N' train."""
+    base = classifier.base_model
+    heads = [child for child in classifier.children() if child is not base]
+    if which == "head":
+        return heads
+    kind, _, count = which.partition(":")
+    if kind != "top" or not count.isdigit() or int(count) < 1:
+        raise ConfigError(f"trainable '{which}' is none of full, head, top:N")
+    layers = max((m for m in base.modules() if isinstance(m, nn.ModuleList)), key=len, default=nn.ModuleList())
+    if int(count) > len(layers):
+        raise ConfigError(f"trainable '{which}': the model has {len(layers)} layers")
+    inner = [m for m in base.children() if not any(isinstance(s, nn.Embedding) or s is layers for s in m.modules())]
+    return [*layers[len(layers) - int(count) :], *inner, *heads]
+
+
+@contextmanager
+def one_line_errors(spec: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise about a checkpoint into one ConfigError line."""
+    from safetensors import SafetensorError
+
+    try:
+        with hushed():
+            yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model {spec}: cannot be loaded as a sequence classifier: {first}") from None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the reports and progress bars that transformers prints while it reads or writes weights."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _classifier_around(model: Any, width: int) -> Any:
+    """A classifier that takes over the backbone of a loaded causal model (or classifier), without a second copy."""
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(model.config)
+    config.num_labels = width
+    try:
+        with torch.device("meta"):
+            classifier = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise ConfigError(f"{type(model).__name__}: no sequence classifier for this architecture: {error}") from None
+    if not pools_last_token(classifier):
+        raise ConfigError(f"{type(model).__name__}: give encoders by name, not as a loaded model")
+    backbone = model.base_model
+    setattr(classifier, classifier.base_model_prefix, backbone)
+    device = next(backbone.parameters()).device
+    score = nn.Linear(classifier.score.in_features, width, bias=classifier.score.bias is not None, device=device)
+    classifier.score = score
+    return classifier

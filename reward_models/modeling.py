@@ -1,0 +1,203 @@
+"""The preference model: a stock Hugging Face sequence classifier whose labels are the outputs of a head.
+
+Checkpoints are stock: `config.json` (with one extra mapping, `preference`), `model.safetensors`, the tokenizer; every
+one loads with AutoModelForSequenceClassification and gives the same outputs. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prefeval.chat import safe_pad_id, template_hash
+from prefeval.errors import ConfigError
+from prefeval.files import atomic_directory
+from prefeval.models import load_tokenizer
+from prefeval.types import Prompt
+from reward_models import loading
+from reward_models.encoding import Encoding, PairEncoder
+from reward_models.forward import Layout
+from reward_models.heads import HeadConfig
+
+POOLINGS = ("last", "stock")
+
+
+class PreferenceModel(nn.Module):
+    """Token ids in, one head output vector a response out; see `heads` for what the vectors mean.
+
+    Causal backbones read right-padded ids without an attention mask: no real token can see the padding behind it, and
+    the pooled token is the last real one (`pooling` 'last') or, for stock checkpoints that were trained with EOS as
+    padding, the last one that is not the config's padding id ('stock'). Encoders get the mask and their own pooling.
+    """
+
+    def __init__(
+        self,
+        classifier: Any,
+        tokenizer: Any,
+        head: HeadConfig,
+        *,
+        max_length: int = 2048,
+        pooling: str = "last",
+        encoding: Encoding = "chat",
+    ) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling '{pooling}' is none of {', '.join(POOLINGS)}")
+        self.classifier = classifier
+        self.tokenizer, self.head, self.pooling = tokenizer, head, pooling
+        self.encoder = PairEncoder(tokenizer, max_length, encoding)
+        self.is_causal = loading.pools_last_token(classifier)
+
+    @classmethod
+    def from_base(
+        cls,
+        base: Any,
+        tokenizer: Any,
+        head: HeadConfig,
+        *,
+        seed: int = 0,
+        max_length: int = 2048,
+        keep_head: bool = False,
+    ) -> PreferenceModel:
+        """A model to train from a base model spec or a loaded causal model, in float32.
+
+        The head is drawn from N(0, std = 1 / (hidden + 1)) by `seed`; `keep_head` keeps that of a preference model of
+        the same width (two-stage training). Raises ConfigError for an unusable base or a tokenizer without padding.
+        """
+        classifier = loading.classifier_from_base(base, head.width(), seed, keep_head)
+        pad = safe_pad_id(tokenizer)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+        classifier.config.pad_token_id = classifier.config.get_text_config().pad_token_id = pad
+        encoding: Encoding = "chat" if loading.pools_last_token(classifier) else "stock"
+        limit = loading.position_limit(classifier, max_length)
+        return cls(classifier, tokenizer, head, max_length=limit, encoding=encoding).eval()
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None) -> PreferenceModel:
+        """A saved preference model, in the dtype it was saved in unless `dtype` is given, in eval mode.
+
+        Raises ConfigError, one line, when `path` is no preference model, has no tokenizer, no head or pickled weights,
+        or when its tokenizer's chat template is not the one it was trained with.
+        """
+        classifier, tokenizer, saved = loading.load_saved(Path(path), dtype)
+        head = loading.head_from(saved, path)
+        options = {name: saved[name] for name in ("max_length", "pooling", "encoding")}
+        return cls(classifier, tokenizer, head, **options).eval()
+
+    @classmethod
+    def from_stock(cls, spec: str, *, dtype: torch.dtype | None = None, max_length: int = 4096) -> PreferenceModel:
+        """A published scalar reward model (one label), pooled and encoded the way its authors' stock code does.
+
+        Raises ConfigError when the checkpoint has more than one output or no trained head.
+        """
+        classifier, missing = loading.load_classifier(spec, dtype)
+        if missing:
+            raise ConfigError(f"model {spec}: not a reward model: its checkpoint has no {', '.join(missing[:3])}")
+        if classifier.config.num_labels != 1:
+            raise ConfigError(
+                f"model {spec}: {classifier.config.num_labels} outputs; only scalar reward models are known"
+            )
+        head = HeadConfig(kind="bt")
+        tokenizer = load_tokenizer(spec)
+        limit = loading.position_limit(classifier, max_length)
+        return cls(classifier, tokenizer, head, max_length=limit, pooling="stock", encoding="stock").eval()
+
+    def save_pretrained(self, path: str | Path) -> Path:
+        """Write the checkpoint atomically; reloading it gives bit-equal outputs."""
+        config = self.classifier.config
+        config.preference = self.description()
+        if self.head.attributes:
+            config.id2label = dict(enumerate(self.head.attributes))
+            config.label2id = {name: i for i, name in enumerate(self.head.attributes)}
+        with atomic_directory(path) as folder, loading.hushed():
+            self.classifier.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        return Path(path)
+
+    def description(self) -> dict[str, Any]:
+        """The `preference` mapping of config.json."""
+        return {
+            "format_version": loading.FORMAT_VERSION,
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self.head).items()},
+            "pooling": self.pooling,
+            "encoding": self.encoder.encoding,
+            "max_length": self.encoder.max_length,
+            "template_hash": template_hash(self.tokenizer),
+        }
+
+    def set_tau(self, tau: float) -> None:
+        """Replace the temperature, as calibration does."""
+        self.head = dataclasses.replace(self.head, tau=tau)
+
+    @property
+    def pad_id(self) -> int:
+        """The id to pad batches with (any id will do for causal backbones, which never look at it)."""
+        pad = self.classifier.config.get_text_config().pad_token_id
+        return int(pad) if pad is not None else 0
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def layout(self, budget: int) -> Layout:
+        """How batches for this model are laid out, `budget` padded tokens each."""
+        return Layout(budget, self.pad_id, self.device)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Head outputs of right-padded ids (B, L) with real lengths (B,): (B, width) float32."""
+        if self.is_causal:
+            return self.head_outputs(self.features(ids, lengths))
+        mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]
+        logits: Tensor = self.classifier(input_ids=ids, attention_mask=mask.long()).logits
+        return logits.float()
+
+    def outputs(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The same as calling the model: (B, width) float32."""
+        out: Tensor = self(ids, lengths)
+        return out
+
+    def features(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Final hidden states at the pooled tokens of a causal backbone: (B, hidden), in the backbone's dtype."""
+        hidden: Tensor = self.classifier.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        pooled: Tensor = hidden[torch.arange(len(ids), device=ids.device), self._pooled(ids, lengths)]
+        return pooled
+
+    def head_outputs(self, features: Tensor) -> Tensor:
+        """The linear head in float32, also under autocast and for a bfloat16 backbone: (B, hidden) -> (B, width)."""
+        with torch.autocast(features.device.type, enabled=False):
+            score = self.classifier.score
+            bias = score.bias.float() if score.bias is not None else None
+            return nn.functional.linear(features.float(), score.weight.float(), bias)
+
+    def encode(self, prompt: Prompt, responses: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of each response to one prompt."""
+        return [self.encoder(prompt, text) for text in responses]
+
+    def set_backbone_dtype(self, dtype: torch.dtype) -> None:
+        """Cast the backbone for scoring; a causal model's head keeps its precision."""
+        (self.classifier.base_model if self.is_causal else self.classifier).to(dtype)
+
+    def set_trainable(self, which: str) -> int:
+        """Choose what is trained: 'full', 'head' or 'top:N' (last N layers, final norm, head); the parameter count.
+
+        Raises ConfigError for anything else, or when the model has fewer layers.
+        """
+        parts = [self.classifier] if which == "full" else loading.top_parts(self.classifier, which)
+        self.requires_grad_(False)
+        for part in parts:
+            part.requires_grad_(True)
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        pad = self.classifier.config.get_text_config().pad_token_id
+        if self.pooling == "last" or pad is None:
+            return lengths - 1
+        positions = torch.arange(ids.shape[1], device=ids.device)[None, :]
+        real = (positions < lengths[:, None]) & (ids != pad)
+        last: Tensor = (positions * real).argmax(-1)
+        return last

@@ -1,0 +1,189 @@
+"""`open_oracle`: the only parser of oracle specs, and the oracle that a preference model is."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prefeval.errors import ConfigError, nearest
+from prefeval.log import logger, progress
+from prefeval.oracle import Ensemble, Group, MatrixOracle, Oracle, PairwiseRule, sigmoid_matrix
+from prefeval.types import FloatArray, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prefeval.store import Store
+    from reward_models.modeling import PreferenceModel
+
+_BUDGET = 16384  # padded tokens of a scoring batch
+
+
+class ModelOracle(MatrixOracle):
+    """A preference model as an oracle: each distinct (prompt, response) is encoded once, K forwards for K^2 entries.
+
+    Answers do not depend on what else is asked in the same call (to 1e-5 in float32).
+    """
+
+    def __init__(
+        self,
+        model: PreferenceModel,
+        name: str,
+        *,
+        budget: int = _BUDGET,
+        features: Mapping[tuple[int, ...], Tensor] | None = None,
+    ) -> None:
+        """`features` are hidden states (hidden,) known beforehand, by token ids; the backbone runs for the others."""
+        self.model, self.name, self.budget = model.eval(), name, budget
+        self._features = features or {}
+
+    def scores(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+        from reward_models.heads import score_matrix
+
+        head = self.model.head
+        return [score_matrix(rows, head).numpy() for rows in self.outputs(prompts, groups)]
+
+    def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+        return [sigmoid_matrix(s) for s in self.scores(prompts, groups)]
+
+    def outputs(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[Any]:
+        """Head outputs of each group's k responses: (k, width) float64 tensors on the CPU."""
+        import torch
+
+        from reward_models.forward import run_ragged
+
+        model = self.model
+        encoded = [model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
+        distinct = {ids for group in encoded for ids in group}
+        known, new = sorted(distinct & self._features.keys()), sorted(distinct - self._features.keys())
+        rows: list[Tensor] = []
+        with torch.inference_mode():
+            if known:
+                rows.append(model.head_outputs(torch.stack([self._features[i] for i in known]).to(model.device)))
+            if new:
+                with progress(f"scoring with {self.name}", len(new)) as bar:
+                    rows.append(run_ragged(model, new, model.layout(self.budget), done=bar.advance))
+            table = torch.cat([*rows, torch.zeros(0, model.head.width(), device=model.device)]).double().cpu()
+        place = {ids: n for n, ids in enumerate((*known, *new))}
+        return [table[[place[ids] for ids in group]].reshape(len(group), model.head.width()) for group in encoded]
+
+
+def open_oracle(spec: str, *, device: str | None = None, store: Store | None = None) -> Oracle:
+    """The oracle that a spec names.
+
+    | spec                      | oracle                                                                      |
+    |---------------------------|-----------------------------------------------------------------------------|
+    | model:PATH                | a trained preference model                                                  |
+    | hf:ID[@REV] or hf:PATH    | a published scalar reward model (sequence classification)                   |
+    | judge:MODEL[@BASE_URL]    | an LLM judge behind an OpenAI-compatible server, both orders averaged       |
+    | rules:NAME                | a documented rule                                                           |
+    | py:module:object          | an Oracle, or a function (prompt text, a, b) -> P(a beats b); runs its code |
+    | ensemble:SPEC+SPEC        | the mean of the members' P                                                  |
+
+    Models go to `device` (default: the accelerator, if any); verdicts of judges are kept in `store`. Raises ConfigError
+    for an unknown kind, with the nearest name, and for whatever cannot be opened.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind not in _KINDS:
+        hint = nearest(kind, _KINDS) or f"; known: {', '.join(_KINDS)}"
+        raise ConfigError(f"oracle '{spec}': unknown kind '{kind}'{hint}")
+    if not colon or not rest:
+        raise ConfigError(f"oracle '{spec}': nothing after '{kind}:'")
+    return _KINDS[kind](rest, device, store)
+
+
+def _open_model(path: str, device: str | None, store: Store | None) -> Oracle:
+    from reward_models.modeling import PreferenceModel
+
+    return ModelOracle(_placed(PreferenceModel.from_pretrained(path), device), f"model:{path}")
+
+
+def _open_stock(spec: str, device: str | None, store: Store | None) -> Oracle:
+    from reward_models.loading import is_saved
+    from reward_models.modeling import PreferenceModel
+
+    if is_saved(Path(spec)):  # one of ours: its head is more than the stock class knows
+        return ModelOracle(_placed(PreferenceModel.from_pretrained(spec), device), f"hf:{spec}")
+    return ModelOracle(_placed(PreferenceModel.from_stock(spec), device), f"hf:{spec}")
+
+
+def _open_judge(spec: str, device: str | None, store: Store | None) -> Oracle:
+    from prefeval.api import ChatClient
+    from prefeval.api_types import parse_endpoint
+    from prefeval.judges.as_oracle import JudgeOracle
+    from prefeval.judges.llm import LLMJudge
+
+    model, url = parse_endpoint(spec)
+    return JudgeOracle(LLMJudge(ChatClient(model, url), store))
+
+
+def _open_rule(name: str, device: str | None, store: Store | None) -> Oracle:
+    from prefeval.rules import open_rule
+
+    return open_rule(name)
+
+
+def _open_python(target: str, device: str | None, store: Store | None) -> Oracle:
+    module_name, _, attribute = target.partition(":")
+    if not attribute:
+        raise ConfigError(f"oracle 'py:{target}': write py:module:object")
+    logger.warning("py:%s imports %s and runs its code", target, module_name)
+    if "" not in sys.path:  # console scripts do not look in the working directory, where the module usually is
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"oracle 'py:{target}': {error}") from None
+    if isinstance(found, Oracle) and not isinstance(found, type):
+        return found
+    if not callable(found) or isinstance(found, type):
+        raise ConfigError(f"oracle 'py:{target}': neither an Oracle nor a function of (prompt, a, b)")
+    return PairwiseRule(f"py:{target}", _checked_rule(target, found))
+
+
+def _checked_rule(target: str, rule: Callable[[str, str, str], Any]) -> Callable[[Prompt, str, str], float]:
+    """The function on texts as a rule; an answer outside [0, 1] is an error, None or NaN a missing answer."""
+
+    def ask(prompt: Prompt, first: str, second: str) -> float:
+        answer = rule(prompt.text, first, second)
+        p = float("nan") if answer is None else float(answer)
+        if p < 0.0 or p > 1.0 or np.isinf(p):
+            raise ConfigError(f"oracle 'py:{target}' answered {answer!r}, which is not a probability")
+        return p
+
+    return ask
+
+
+def _open_ensemble(specs: str, device: str | None, store: Store | None) -> Oracle:
+    # A plus sign splits only in front of another kind, so that paths and URLs may contain it.
+    parts = re.split(rf"\+(?=(?:{'|'.join(_KINDS)}):)", specs)
+    return Ensemble([open_oracle(part, device=device, store=store) for part in parts])
+
+
+def _placed(model: PreferenceModel, device: str | None) -> PreferenceModel:
+    """The model on its device, its backbone in the fast precision of an accelerator; the head stays in float32."""
+    from prefeval.models import default_device, fast_dtype
+
+    place = device or default_device()
+    model = model.to(place)
+    if not place.startswith("cpu"):
+        model.set_backbone_dtype(fast_dtype(place))
+    return model
+
+
+_KINDS: dict[str, Callable[[str, str | None, Any], Oracle]] = {
+    "model": _open_model,
+    "hf": _open_stock,
+    "judge": _open_judge,
+    "rules": _open_rule,
+    "py": _open_python,
+    "ensemble": _open_ensemble,
+}

@@ -1,0 +1,272 @@
+"""Training a preference model: records and a head handed to `prefeval.fit`, then calibration, evaluation, a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefeval.batching import token_batches
+from prefeval.config import to_dict
+from prefeval.errors import ConfigError, DataError
+from prefeval.files import sha256_file, write_json, write_text
+from prefeval.fit import FitConfig, FitResult, LossOutput, fit
+from prefeval.log import logger
+from prefeval.runs import MetricRow, RunDir
+from prefeval.types import PreferenceRecord
+from reward_models.card import model_card
+from reward_models.heads import HeadConfig
+from reward_models.items import Item, LossConfig, item_loss, make_items
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from reward_models.modeling import PreferenceModel
+    from reward_models.oracles import ModelOracle
+
+    Features = dict[tuple[int, ...], Tensor]  # hidden states by token ids
+
+_FEATURE_TOKENS = 16384  # padded tokens of a batch when hidden states are computed once
+_MAX_FACTOR = 100.0  # a temperature raised further than this would say that the scores mean nothing
+_VALIDATION = ("validation", "valid", "val", "dev")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A preference model from preference data. Raises ConfigError for a value out of range."""
+
+    data: str = ""  # file, directory or hub id of preference data
+    format: str | None = None  # where the columns do not tell it
+    columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
+    valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
+    valid_fraction: float = 0.1
+    model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
+    keep_head: bool = False  # start from the head of that preference model
+    head: HeadConfig = field(default_factory=HeadConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
+    max_length: int = 2048  # tokens of prompt and response; the beginning of longer ones is cut
+    max_group: int = 8  # responses of one prompt in one training item
+    calibrate: bool = True  # fit the head's temperature on the validation pairs
+    fit: FitConfig = field(default_factory=FitConfig)
+    evaluate_every: int = 0  # steps between validation losses; 0 = at the end
+    resamples: int = 1000  # of the bootstrap behind the intervals
+    seed: int = 0
+    out: str = "runs/preference"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.valid_fraction < 1.0:
+            raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+        if self.max_length < 2 or self.max_group < 2:
+            raise ConfigError("max_length and max_group must be at least 2")
+
+
+def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
+    """Train into `run`: `final/` (the model and its card), `evaluation.json`, rows of metrics.jsonl; resumes by itself.
+
+    Returns the JSON-able result of the stage: metrics on the validation pairs, the tau, and what the fit did.
+    """
+    if not config.data:
+        raise ConfigError("no training data: give --data FILE, a directory or a hub id")
+    files = {spec: sha256_file(spec) for spec in (config.data, config.valid_data) if spec and Path(spec).is_file()}
+    decisive = {k: v for k, v in to_dict(config).items() if k != "out"}
+    result: dict[str, Any] = run.stage("train", {"config": decisive, "files": files}, lambda: _train(config, run))
+    return result
+
+
+def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
+    from prefeval.checkpoint import clear_state
+    from prefeval.models import default_device, load_tokenizer
+    from reward_models.modeling import PreferenceModel
+    from reward_models.oracles import ModelOracle
+
+    training, validation = load_splits(config)
+    model = PreferenceModel.from_base(
+        config.model,
+        load_tokenizer(config.model),
+        config.head,
+        seed=config.seed,
+        max_length=config.max_length,
+        keep_head=config.keep_head,
+    )
+    count = model.set_trainable(config.trainable)
+    items = make_items(training, model.encoder, config.head, config.max_group)
+    held_out = make_items(validation, model.encoder, config.head, config.max_group)
+    _describe(config, model, items, held_out, count)
+    fitted, features = fit_model(model, items, held_out, config, run)
+    oracle = ModelOracle(model.to(default_device()), f"model:{run.path / 'final'}", features=features)
+    metrics = _calibrated(config, oracle, [r for r in validation if r.pairs])
+    result = {
+        "metrics": metrics,
+        "tau": model.head.tau,
+        "trained_parameters": count,
+        "items": len(items),
+        "fit": fitted.summary(),
+    }
+    model.save_pretrained(run.path / "final")
+    write_text(run.path / "final" / "README.md", model_card(config, result, len(training), len(validation)))
+    write_json(run.path / "evaluation.json", metrics)
+    run.metrics.cut("evaluate")
+    run.metrics.add(MetricRow("evaluation", "evaluate", metrics))
+    clear_state(run.path / "fit")
+    return result
+
+
+def load_splits(config: TrainConfig) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
+    """(training, validation) records; the data's own test split takes part in neither. Raises DataError when empty."""
+    from prefeval.data.readers import load_records
+    from prefeval.data.splits import split_by_prompt
+
+    data = load_records(config.data, format=config.format, columns=config.columns or None)
+    records = [r for r in data.records if r.split != "test"]
+    if config.valid_data is not None:
+        valid = load_records(config.valid_data, format=config.format, columns=config.columns or None).records
+        training = records
+    elif any(r.split in _VALIDATION for r in records):
+        valid = [r for r in records if r.split in _VALIDATION]
+        training = [r for r in records if r.split not in _VALIDATION]
+    else:
+        fractions = {"train": 1.0 - config.valid_fraction, "valid": config.valid_fraction}
+        parts = split_by_prompt(records, fractions, config.seed)
+        training, valid = parts["train"], parts["valid"]
+    if not training:
+        raise DataError("no training records (is everything in the test or validation split?)", file=config.data)
+    return training, valid
+
+
+def fit_model(
+    model: PreferenceModel, items: Sequence[Item], held_out: Sequence[Item], config: TrainConfig, run: RunDir
+) -> tuple[FitResult, Features]:
+    """Fit the trainable part of `model` in place, without dropout (eval mode), resuming from run/fit if it is there.
+
+    The model is in float32 afterwards, with the exact weights. Also gives the hidden states that were kept (none unless
+    only the head was trained).
+    """
+    from reward_models.forward import run_ragged
+
+    model.eval()
+    if config.trainable == "head" and model.is_causal:
+        return _fit_head(model, items, held_out, config, run)
+
+    def loss_fn(module: nn.Module, batch: Sequence[Item]) -> LossOutput:
+        layout = model.layout(config.fit.batch_tokens)
+        outputs = run_ragged(module, [s for item in batch for s in item.ids], layout)
+        return item_loss(outputs, batch, config.head, config.loss)
+
+    return _run_fit(model, items, held_out, loss_fn, lambda item: item.cost, lambda item: item.units, config, run), {}
+
+
+def _fit_head(
+    model: PreferenceModel, items: Sequence[Item], held_out: Sequence[Item], config: TrainConfig, run: RunDir
+) -> tuple[FitResult, Features]:
+    """Train the linear head alone, on hidden states that are computed once: after that, epochs cost next to nothing."""
+    import torch
+
+    from prefeval.models import default_device
+
+    model.to(default_device())
+    features = _features(model, sorted({ids for item in (*items, *held_out) for ids in item.ids}), config)
+
+    def loss_fn(module: nn.Module, batch: Sequence[Item]) -> LossOutput:
+        rows = torch.stack([features[ids] for item in batch for ids in item.ids]).to(model.device)
+        return item_loss(model.head_outputs(rows), batch, config.head, config.loss)
+
+    head = model.classifier.score
+    fitted = _run_fit(head, items, held_out, loss_fn, lambda item: len(item.ids), lambda item: item.units, config, run)
+    return fitted, features
+
+
+def _run_fit(
+    module: nn.Module,
+    items: Sequence[T],
+    held_out: Sequence[T],
+    loss_fn: Callable[[nn.Module, Sequence[T]], LossOutput],
+    cost: Callable[[T], int],
+    units: Callable[[T], float],
+    config: TrainConfig,
+    run: RunDir,
+) -> FitResult:
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        batches = token_batches([cost(item) for item in held_out], config.fit.batch_tokens)
+        return _averages([loss_fn(module, [held_out[i] for i in batch]) for batch in batches])
+
+    fitted = fit(
+        module,
+        items,
+        loss_fn,
+        config.fit,
+        cost=cost,
+        state_dir=run.path / "fit",
+        stage="train",
+        metrics=run.metrics,
+        units=units,
+        evaluate=evaluate if held_out else None,
+        evaluate_every=config.evaluate_every,
+        title="training",
+    )
+    fitted.export_masters(module)
+    return fitted
+
+
+def _features(model: PreferenceModel, sequences: Sequence[tuple[int, ...]], config: TrainConfig) -> Features:
+    """Hidden states (hidden,) of the pooled tokens, float32 on the CPU, by token ids; in the precision of the fit."""
+    import torch
+
+    from prefeval.log import progress
+    from prefeval.optim import resolve_precision
+    from reward_models.forward import run_ragged
+
+    half = resolve_precision(config.fit.precision, model.device) != "fp32"
+    cast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half)
+    with torch.inference_mode(), cast, progress("hidden states", len(sequences)) as bar:
+        layout = model.layout(_FEATURE_TOKENS)
+        rows = run_ragged(lambda i, n: model.features(i, n).float().cpu(), sequences, layout, done=bar.advance)
+    return dict(zip(sequences, rows.clone(), strict=True))  # a clone outside of inference mode may meet a gradient
+
+
+def _averages(outputs: Sequence[LossOutput]) -> dict[str, float]:
+    """Loss and metrics a unit over held-out items."""
+    weight = sum(out.weight for out in outputs)
+    rows = [{"loss": float(out.loss_sum.item()), **out.metrics} for out in outputs]
+    return {f"valid_{name}": sum(row[name] for row in rows) / weight for name in rows[0]}
+
+
+def _calibrated(config: TrainConfig, oracle: ModelOracle, validation: Sequence[PreferenceRecord]) -> dict[str, Any]:
+    """Set the head's tau by the validation pairs and give the metrics on them with it.
+
+    One number is fitted on them; accuracies do not depend on it, NLL, Brier and ECE are slightly optimistic.
+    """
+    from reward_models.evaluate import answer, evaluate_tables
+
+    tables, model = answer(oracle, validation), oracle.model
+
+    def measure(factor: float) -> dict[str, Any]:
+        scaled = [table / factor for table in tables]
+        return evaluate_tables(oracle.name, validation, scaled, seed=config.seed, resamples=config.resamples)
+
+    metrics = measure(1.0)
+    factor = metrics["tau"]
+    if not config.calibrate or factor is None:
+        return metrics
+    if factor > _MAX_FACTOR:
+        logger.warning("the held-out pairs do not follow the scores: the temperature stays at %g", model.head.tau)
+        return metrics
+    model.set_tau(model.head.tau * factor)
+    return measure(factor)
+
+
+def _describe(
+    config: TrainConfig, model: PreferenceModel, items: Sequence[Item], held_out: Sequence[Item], count: int
+) -> None:
+    wanted = f"ratings of {', '.join(config.head.attributes)}" if config.head.kind == "regression" else "labelled pairs"
+    if not items:
+        raise DataError(f"no {wanted} to train on", file=config.data)
+    encoder = model.encoder
+    logger.info(
+        "%d training items (%g %s), %d held out; %d of %d sequences cut to %d tokens; %d trainable parameters",
+        len(items), sum(i.units for i in items), wanted, len(held_out),
+        encoder.truncated, encoder.encoded, encoder.max_length, count,
+    )  # fmt: skip

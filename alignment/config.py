@@ -17,9 +17,11 @@ class ProbeConfig:
     share: float = 0.1
     limit: int = 64  # at most this many prompts
     responses: int = 2  # replies a prompt and policy
-    oracle: str = (
-        ""  # a second, independent oracle for the probes, such as rules:gold; empty: the training oracle alone
-    )
+    oracle: str = ""  # a second, independent oracle for the probes, such as rules:gold; empty: the training oracle
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.share < 1 and self.limit >= 0 and self.responses >= 1):
+            raise ConfigError("probe: share must lie in [0, 1), limit be at least 0 and responses at least 1")
 
 
 @dataclass(frozen=True)
@@ -52,3 +54,8 @@ class AlignConfig:
                 raise ConfigError(f"{name}: {getattr(self, name)} is out of range, it must be at least 1")
         if self.responses < 2:
             raise ConfigError("responses: self-play compares replies, so at least 2 a prompt are needed")
+        if self.prompts_per_round < 0:
+            raise ConfigError(f"prompts_per_round: {self.prompts_per_round} is out of range, it must be at least 0")
+        from alignment.algorithm import get_algorithm
+
+        get_algorithm(self.algorithm, **self.options)  # a wrong name or option is told before hours of earlier steps

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from prefeval.batching import pad_right, token_batches
 
+_PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # model -> what has_plain_logits found
 CHUNK = 1024  # response positions whose logits are held at a time: 1024 x 49k fp32 = 200 MB
 
 
@@ -36,10 +38,11 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         out = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         norms = torch.empty_like(out)
-        for part in _chunks(len(targets)):
-            logits = (hidden[part] @ weight.T).float()
-            norms[part] = torch.logsumexp(logits, dim=-1)
-            out[part] = logits.gather(1, targets[part, None])[:, 0] - norms[part]
+        with torch.autocast(hidden.device.type, enabled=False):  # the backward pass runs outside of any autocast
+            for part in _chunks(len(targets)):
+                logits = (hidden[part] @ weight.T).float()
+                norms[part] = torch.logsumexp(logits, dim=-1)
+                out[part] = logits.gather(1, targets[part, None])[:, 0] - norms[part]
         ctx.save_for_backward(hidden, weight, targets, norms)
         return out
 
@@ -61,7 +64,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def sequence_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -> torch.Tensor:
-    """Summed log-probabilities (N,) fp32 in nats of the responses of a batch: end token counted, prompt and padding not.
+    """Log-probabilities (N,) fp32 in nats of the responses of a batch, summed: end token yes, prompt and padding no.
 
     Right padding under a causal mask cannot reach the real positions, so no attention mask is needed.
     """
@@ -70,17 +73,46 @@ def sequence_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -
 
 
 def token_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probs (T,) fp32 of all response tokens, index (T,) of the sequence each belongs to)."""
+    """(log-probs (T,) fp32 of all response tokens, index (T,) of the sequence each belongs to).
+
+    Models whose logits are more than a matrix product (soft-capped, scaled, with a bias) go through their own logits,
+    which takes the memory of batch x positions x vocabulary.
+    """
     device = next(model.parameters()).device
     ids, _ = pad_right([s.ids for s in batch], pad_id)
     ids = ids.to(device)
-    hidden = _backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
     rows = [r for r, s in enumerate(batch) for _ in range(s.response_length)]
     columns = [c for s in batch for c in range(s.prompt_length, len(s.ids))]
     row, column = torch.tensor(rows, device=device), torch.tensor(columns, device=device)
+    if not has_plain_logits(model):
+        logits = model(input_ids=ids, use_cache=False).logits[row, column - 1].float()
+        return torch.log_softmax(logits, dim=-1).gather(1, ids[row, column, None])[:, 0], row
     weight = model.get_output_embeddings().weight
-    logprobs: torch.Tensor = _TokenLogprobs.apply(hidden[row, column - 1], weight, ids[row, column])  # type: ignore[no-untyped-call]
+    hidden = _backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[row, column - 1].to(weight.dtype)
+    logprobs: torch.Tensor = _TokenLogprobs.apply(hidden, weight, ids[row, column])  # type: ignore[no-untyped-call]
     return logprobs, row
+
+
+def has_plain_logits(model: Any) -> bool:
+    """Whether the model's logits are its last hidden states times its output matrix: asked of the model itself, once.
+
+    Soft-capping is read off the config: it hardly shows while logits are small.
+    """
+    if model not in _PLAIN:
+        capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        _PLAIN[model] = not capped and _product_is_logits(model)
+    return _PLAIN[model]
+
+
+def _product_is_logits(model: Any) -> bool:
+    head = model.get_output_embeddings()
+    ids = torch.arange(8, device=next(model.parameters()).device)[None] % head.weight.shape[0]
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        hidden = _backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
+        product = (hidden.to(head.weight.dtype) @ head.weight.T).float()
+    tolerance = 1e-4 if head.weight.dtype == torch.float32 else 2e-2  # kernels round by shape
+    return bool((product - logits).abs().max() <= tolerance * logits.abs().max())
 
 
 def frozen_logprobs(

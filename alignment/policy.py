@@ -42,7 +42,7 @@ class Slots:
         return self.members.get(slot, self.members["start"])
 
     def checkpoint(self, slot: str) -> str:
-        """The directory of a slot that is one checkpoint. Raises ValueError for a mixture: it has no weights to load."""
+        """The directory of a slot that is one checkpoint. Raises ValueError for a mixture: it has no weights."""
         mixture = self.mixture(slot)
         if len(mixture) != 1:
             raise ValueError(

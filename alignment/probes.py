@@ -7,16 +7,20 @@ is biased upwards; a control with identical policies is printed beside it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignment.samples import SampledGroup, read_samples, token_sequences, with_instruction, write_samples
+from alignment.samples import SampledGroup, read_samples, token_sequences, write_samples
+from prefeval import chat
 from prefeval.files import sha256_json
 from prefeval.generate.base import SamplingParams
+from prefeval.models import fingerprint
 from prefeval.oracle import Oracle
 from prefeval.seeds import derive_seed, rng
 from prefeval.stats import bootstrap_mean, resample_counts
@@ -47,7 +51,7 @@ class Probes:
         """What decides a measurement, for the stage hash."""
         return {
             "prompts": sha256_json([p.as_dicts() for p in self.prompts]),
-            "oracles": {k: o.name for k, o in self.oracles.items()},
+            "oracles": {k: fingerprint(o.name) for k, o in self.oracles.items()},
             "responses": self.responses,
             "seed": self.seed,
         }
@@ -74,7 +78,7 @@ class Probes:
         generator = HFGenerator(
             load_policy(checkpoint, self.dtype), self.tokenizer, name=f"probe {number}", batch_rows=self.sampling_rows
         )
-        asked = [with_instruction(p, self.instruction) for p in self.prompts]
+        asked = [chat.with_instruction(p, self.instruction) for p in self.prompts]
         params = SamplingParams(max_new_tokens=self.max_new_tokens)
         replies = generator.sample(asked, self.responses, params, derive_seed(self.seed, "probe", number))
         groups = [SampledGroup(p, tuple(g)) for p, g in zip(self.prompts, replies, strict=True)]
@@ -88,9 +92,9 @@ class Probes:
 def describe(groups: Sequence[SampledGroup], under_start: Sequence[float]) -> dict[str, Any]:
     """KL from the start, length and health of the text of one policy's samples.
 
-    `kl` (nats a reply) is the Monte Carlo mean of log pi - log start; `start_logp` the mean log-prob of a token under the
-    start; `broken` the share of replies that are empty, cut off, or mostly repetition; `duplicates` the share of replies
-    that another reply to any prompt equals.
+    `kl` (nats a reply) is the Monte Carlo mean of log pi - log start; `start_logp` the mean log-prob of a token under
+    the start; `ended` the share of replies that were not cut off; `broken` the share that are empty or mostly
+    repetition; `duplicates` the share that another reply to any prompt equals.
     """
     replies = [r for g in groups for r in g.responses]
     clusters = [g.prompt.id for g in groups for _ in g.responses]
@@ -98,7 +102,7 @@ def describe(groups: Sequence[SampledGroup], under_start: Sequence[float]) -> di
     own = np.array([r.logprob if r.logprob is not None else np.nan for r in replies], dtype=np.float64)
     start = np.asarray(under_start, dtype=np.float64)
     texts = [r.text.strip().lower() for r in replies]
-    counts = {t: texts.count(t) for t in set(texts)}
+    counts = Counter(texts)
     kl = bootstrap_mean(own - start, clusters)
     return {
         "kl": kl.point,
@@ -116,13 +120,13 @@ def describe(groups: Sequence[SampledGroup], under_start: Sequence[float]) -> di
 
 
 def is_broken(text: str) -> bool:
-    """Empty, or mostly repetition: under half of its words, or of its word pairs, are distinct (from 8 words on)."""
+    """Empty or mostly repetition: from 8 words on, under half of the words or 0.7 of the word pairs are distinct."""
     words = text.split()
     if not words:
         return True
     if len(words) < 8:
         return False
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     return len(set(words)) < 0.5 * len(words) or len(set(pairs)) < 0.7 * len(pairs)
 
 
@@ -144,7 +148,7 @@ def win_tables(oracle: Oracle, pool: Sequence[Sequence[SampledGroup]]) -> FloatA
 
 
 def summarise(wins: FloatArray, policy: int, seed: int) -> dict[str, Any]:
-    """Win rate of `policy` against the start with its interval, its restricted gap, and the matrix of mean win rates."""
+    """Win rate of `policy` against the start with its interval, its restricted gap, and the mean win rates."""
     estimate = bootstrap_mean(wins[:, policy, 0], seed=seed)
     gap, low, high = restricted_gap(wins, policy, seed)
     return {
@@ -170,18 +174,18 @@ def restricted_gap(wins: FloatArray, policy: int, seed: int, resamples: int = 50
     halves = [order[: len(order) // 2], order[len(order) // 2 :]]
     if min(len(h) for h in halves) == 0:
         return float("nan"), float("nan"), float("nan")
-    against = np.nan_to_num(wins[:, :, policy], nan=0.5)  # (prompts, opponents)
+    against = wins[:, :, policy]  # (prompts, opponents), NaN where every verdict failed
     point = _cross_fitted(against, halves, [np.ones(len(h)) for h in halves])
     counts = [resample_counts(len(h), resamples, seed + i) for i, h in enumerate(halves)]
     draws = [_cross_fitted(against, halves, [c[r] for c in counts]) for r in range(resamples)]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
     return point, float(low), float(high)
 
 
 def gap_control(wins: FloatArray, policy: int, seed: int, repeats: int = 50) -> float:
-    """The same estimate when all policies are identical: each prompt's opponents swap sides with the policy at random."""
+    """The same estimate were all policies identical: on each prompt they swap sides with the policy at random."""
     generator = rng(seed, "control")
-    against = np.nan_to_num(wins[:, :, policy], nan=0.5)
+    against = wins[:, :, policy]
     order = generator.permutation(len(wins))
     halves = [order[: len(order) // 2], order[len(order) // 2 :]]
     if min(len(h) for h in halves) == 0:
@@ -195,6 +199,12 @@ def gap_control(wins: FloatArray, policy: int, seed: int, repeats: int = 50) -> 
 
 
 def _cross_fitted(against: FloatArray, halves: Sequence[Any], weights: Sequence[FloatArray]) -> float:
-    means = [np.average(against[h], axis=0, weights=w) for h, w in zip(halves, weights, strict=True)]
-    chosen = [int(np.argmax(m)) for m in means]
+    """Opponents are chosen by the weighted means of one half, measured on the other; failed verdicts do not count."""
+    means = []
+    for half, weight in zip(halves, weights, strict=True):
+        known = np.isfinite(against[half])
+        total = (weight[:, None] * np.where(known, against[half], 0.0)).sum(axis=0)
+        count = (weight[:, None] * known).sum(axis=0)
+        means.append(np.where(count > 0, total / np.maximum(count, 1e-300), np.nan))
+    chosen = [int(np.argmax(np.nan_to_num(m, nan=-np.inf))) for m in means]
     return float(np.mean([2 * means[1][chosen[0]] - 1, 2 * means[0][chosen[1]] - 1]))

@@ -1,7 +1,8 @@
 """The round loop: sample -> compare -> fit -> probe, each a stage that a killed run does not repeat.
 
 Policies are checkpoints on disk; between stages nothing lives in memory alone. Frozen anchors' log-probs are computed
-once a phase. Every stage's random numbers derive from (seed, round, prompt id), so a resumed run equals an unbroken one.
+once a phase. Every stage's random numbers derive from (seed, round, prompt id), so that a resumed run equals an
+unbroken one.
 """
 
 from __future__ import annotations
@@ -24,19 +25,17 @@ from alignment.samples import (
     read_samples,
     read_tables,
     token_sequences,
-    with_instruction,
     write_samples,
     write_tables,
 )
 from prefeval import chat
 from prefeval.checkpoint import clear_state
-from prefeval.errors import RunError
 from prefeval.files import sha256_file
 from prefeval.fit import FitConfig, LossOutput, fit
 from prefeval.generate.base import SamplingParams
 from prefeval.generate.hf import HFGenerator
 from prefeval.log import logger
-from prefeval.models import fast_dtype, load_tokenizer, resolve, save_causal
+from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, save_causal
 from prefeval.oracle import Oracle, check_complementary
 from prefeval.runs import MetricRow, RunDir
 from prefeval.seeds import derive_seed, rng
@@ -51,7 +50,8 @@ class RoundLoop:
     ) -> None:
         self.config, self.run_dir, self.oracle, self.prompts, self.probes = config, run, oracle, list(prompts), probes
         self.algorithm: Algorithm = get_algorithm(config.algorithm, **config.options)
-        self.start = resolve(config.policy).source
+        self.start = resolve(config.policy).spec
+        self.weights = {self.start: fingerprint(self.start)}  # checkpoint -> hash, for the inputs of stages
         self.tokenizer = load_tokenizer(self.start)
         self.pad = chat.safe_pad_id(self.tokenizer)
         self.dtype = fast_dtype() if config.fit.precision == "auto" else _dtype(config.fit.precision)
@@ -65,7 +65,8 @@ class RoundLoop:
             if self.probes is not None:
                 self.probe(number, slots)
         final = self.run_dir.path / "final"
-        self.run_dir.stage("final", {"slots": slots.as_json()}, lambda: self._finish(slots, final))
+        deployed = self.weights[slots.checkpoint("policy")]
+        self.run_dir.stage("final", {"policy": deployed}, lambda: self._finish(slots, final))
         return {"policy": str(final), "slots": slots.as_json(), "rounds": self.config.rounds}
 
     def play_round(self, number: int, slots: Slots) -> Slots:
@@ -79,11 +80,15 @@ class RoundLoop:
 
     def probe(self, number: int, slots: Slots) -> None:
         assert self.probes is not None
-        probes, checkpoint = self.probes, slots.checkpoint("policy")
-        inputs = {"policy": checkpoint, "round": number, "probe": probes.inputs()}
-        values = self.run_dir.stage(f"round{number}/probe", inputs, lambda: probes.measure(number, checkpoint))
-        self.run_dir.metrics.cut(f"round{number}/probe")
-        self.run_dir.metrics.add(MetricRow("probe", f"round{number}/probe", values, round=number))
+        probes, checkpoint, stage = self.probes, slots.checkpoint("policy"), f"round{number}/probe"
+        weights = [self.weights[checkpoint], self.weights[self.start]]
+
+        def measure() -> dict[str, Any]:
+            values = probes.measure(number, checkpoint)
+            self._log(number, stage, values, kind="probe")
+            return values
+
+        self.run_dir.stage(stage, {"policy": weights, "round": number, "probe": probes.inputs()}, measure)
 
     def round_prompts(self, number: int) -> list[Prompt]:
         """This round's prompts: all, or the next ones of a seeded order that starts over when it is used up."""
@@ -100,7 +105,7 @@ class RoundLoop:
         sampled = self.run_dir.stage(
             f"round{number}/{phase.name}/sample",
             {
-                "policy": slots.checkpoint(phase.sample_from),
+                "policy": self.weights[slots.checkpoint(phase.sample_from)],
                 "prompts": [p.id for p in prompts],
                 "k": self.config.responses,
                 "seed": self.config.seed,
@@ -109,7 +114,7 @@ class RoundLoop:
         )
         self.run_dir.stage(
             f"round{number}/{phase.name}/compare",
-            {"samples": sampled["sha256"], "oracle": self.oracle.name},
+            {"samples": sampled["sha256"], "oracle": fingerprint(self.oracle.name)},
             lambda: self._compare(number, phase, folder),
         )
         return str(folder)
@@ -118,7 +123,7 @@ class RoundLoop:
         model = load_policy(slots.checkpoint(phase.sample_from), self.dtype)
         title = f"{phase.sample_from}, round {number}"
         generator = HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
-        asked = [with_instruction(p, self.config.instruction) for p in prompts]
+        asked = [chat.with_instruction(p, self.config.instruction) for p in prompts]
         params = SamplingParams(max_new_tokens=self.config.max_new_tokens)
         seed = derive_seed(self.config.seed, "round", number, phase.name)
         replies = generator.sample(asked, self.config.responses, params, seed)
@@ -127,7 +132,7 @@ class RoundLoop:
         lengths = [len(r.token_ids or ()) for g in groups for r in g.responses]
         ended = [r.finish_reason == "stop" for g in groups for r in g.responses]
         values = {"length": float(np.mean(lengths)), "ended": float(np.mean(ended)), "replies": len(lengths)}
-        self._log_round(number, f"round{number}/{phase.name}/sample", values)
+        self._log(number, f"round{number}/{phase.name}/sample", values)
         return {"sha256": sha256_file(folder / "samples.jsonl"), **values}
 
     def _compare(self, number: int, phase: Phase, folder: Path) -> dict[str, Any]:
@@ -143,7 +148,7 @@ class RoundLoop:
             "win_rate_spread": spread,
             "comparisons": sum(len(t) * (len(t) - 1) // 2 for t in tables),
         }
-        self._log_round(number, f"round{number}/{phase.name}/compare", values)
+        self._log(number, f"round{number}/{phase.name}/compare", values)
         if failed:
             logger.warning("%d comparisons failed; they are left out, not counted as ties", failed)
         return {"sha256": sha256_file(folder / "preferences.safetensors"), **values}
@@ -155,11 +160,12 @@ class RoundLoop:
         inputs = {
             "samples": sha256_file(folder / "samples.jsonl"),
             "preferences": sha256_file(folder / "preferences.safetensors"),
-            "init": slots.checkpoint(phase.init_from),
-            "anchors": {slot: slots.mixture(slot) for slot in phase.anchors},
+            "init": self.weights[slots.checkpoint(phase.init_from)],
+            "anchors": {slot: [(w, self.weights[d]) for w, d in slots.mixture(slot)] for slot in phase.anchors},
             "algorithm": [self.config.algorithm, self.config.options],
         }
-        self.run_dir.stage(stage, inputs, lambda: self._fit(number, phase, slots, folder, target, stage))
+        done = self.run_dir.stage(stage, inputs, lambda: self._fit(number, phase, slots, folder, target, stage))
+        self.weights[str(target)] = done["weights"]
         after = slots.with_checkpoint(phase.output, str(target))
         if phase.output_average:
             after = after.averaged(phase.output_average, str(target), phase.average_weight)
@@ -183,7 +189,12 @@ class RoundLoop:
         )
         save_causal(model, self.tokenizer, target)
         clear_state(state)
-        return {"steps": result.steps, "seconds": result.seconds, **result.final}
+        return {
+            "steps": result.steps,
+            "seconds": result.seconds,
+            **result.final,
+            "weights": fingerprint(str(target)),
+        }
 
     def _items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[_Item]:
         groups = read_samples(folder / "samples.jsonl")
@@ -206,9 +217,9 @@ class RoundLoop:
         save_causal(load_policy(slots.checkpoint("policy"), self.dtype), self.tokenizer, final)
         return {"policy": str(final)}
 
-    def _log_round(self, number: int, stage: str, values: dict[str, Any]) -> None:
+    def _log(self, number: int, stage: str, values: dict[str, Any], *, kind: str = "round") -> None:
         self.run_dir.metrics.cut(stage)
-        self.run_dir.metrics.add(MetricRow("round", stage, values, round=number))
+        self.run_dir.metrics.add(MetricRow(kind, stage, values, round=number))
 
 
 class _Item:
@@ -247,8 +258,6 @@ def group_loss(model: Any, items: Sequence[_Item], algorithm: Algorithm, phase: 
         total = total + algorithm.loss(group, phase)
         reference = next(iter(anchors.values()), part.detach())
         moved += float((part.detach() - reference).mean())
-    if not torch.isfinite(total):
-        raise RunError(f"the loss of prompt group {items[0].key} is not finite")
     return LossOutput(total, float(len(items)), {"log_ratio": moved})
 
 

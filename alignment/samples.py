@@ -1,4 +1,4 @@
-"""A round's data on disk: sampled replies as JSON lines, P blocks and frozen log-probs as safetensors."""
+"""A round's data on disk: sampled replies as JSON lines, P blocks as safetensors."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def read_tables(path: Path) -> list[FloatArray]:
 
 
 def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction: str) -> list[list[TokenSequence]]:
-    """Prompt ids and the very ids that were sampled. Raises DataError for replies without token ids (a served policy)."""
+    """Prompt ids and the very ids that were sampled. Raises DataError for replies without token ids (served ones)."""
     out = []
     for g in groups:
-        head = chat.encode_prompt(tokenizer, with_instruction(g.prompt, instruction))
+        head = chat.encode_prompt(tokenizer, chat.with_instruction(g.prompt, instruction))
         rows = []
         for r in g.responses:
             if not r.token_ids:
@@ -86,13 +86,3 @@ def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction:
             rows.append(TokenSequence((*head, *r.token_ids), len(head)))
         out.append(rows)
     return out
-
-
-def with_instruction(prompt: Prompt, instruction: str) -> Prompt:
-    """The prompt as the policy sees it: the instruction behind the last user turn. Id and so random draws stay."""
-    if not instruction:
-        return prompt
-    last = max(i for i, m in enumerate(prompt.messages) if m.role == "user")
-    messages = list(prompt.messages)
-    messages[last] = Message("user", f"{messages[last].content} {instruction}")
-    return Prompt(prompt.id, tuple(messages), prompt.meta)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
@@ -55,29 +56,13 @@ def score_preferences(
 def _preference_row(
     model: str, judge: str, rows: Sequence[PreferenceRow], side: SideFiles | None, custom: bool, options: ScoreOptions
 ) -> TableRow:
-    wins = np.array([r.win for r in rows], dtype=np.float64)
-    raw = bootstrap_mean(wins, resamples=options.resamples, level=options.level, seed=options.seed).scaled(100.0)
-    y = wins[~np.isnan(wins)]
-    n = len(y)
-    draws, won = int((y == 0.5).sum()), int((y > 0.5).sum())
-    extra: dict[str, float | None] = {
-        "win_rate": raw.point,
-        "standard_error": float(100 * y.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-        "discrete_win_rate": 100 * (won + 0.5 * draws) / n if n else None,
-    }
-    breakdown = {
-        "win_rate": raw.as_dict(),
-        "n_wins": won,
-        "n_wins_base": n - won - draws,
-        "n_draws": draws,
-        "datasets": _by_dataset(rows),
-    }
+    raw, extra, breakdown = _raw_columns(rows, options)
     score = raw
     if side is not None or custom:
         found = _length_controlled(model, rows, side, options)
         if found is not None:
             extra |= {"lc_win_rate": found.rate, "lc_low": found.low, "lc_high": found.high, "lc_c": found.c}
-            score = Estimate(found.rate, found.low, found.high, n, raw.n_failed)
+            score = Estimate(found.rate, found.low, found.high, raw.n, raw.n_failed)
             low, high = min(0.75 * raw.point, raw.point - 10), max(raw.point + (100 - raw.point) / 4, raw.point + 10)
             breakdown |= {
                 "lc_standard_error": found.spread,
@@ -96,6 +81,23 @@ def _preference_row(
         outcomes={question_key(r.instruction): r.win for r in rows},
         breakdown=breakdown,
     )
+
+
+def _raw_columns(
+    rows: Sequence[PreferenceRow], options: ScoreOptions
+) -> tuple[Estimate, dict[str, float | None], dict[str, Any]]:
+    """The raw win rate in percent with its interval, the columns that go with it, and the counts behind it."""
+    wins = np.array([r.win for r in rows], dtype=np.float64)
+    raw = bootstrap_mean(wins, resamples=options.resamples, level=options.level, seed=options.seed).scaled(100.0)
+    y = wins[~np.isnan(wins)]
+    n, draws, won = len(y), int((y == 0.5).sum()), int((y > 0.5).sum())
+    extra: dict[str, float | None] = {
+        "win_rate": raw.point,
+        "standard_error": float(100 * y.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        "discrete_win_rate": 100 * (won + 0.5 * draws) / n if n else None,
+    }
+    counts = {"n_wins": won, "n_wins_base": n - won - draws, "n_draws": draws}
+    return raw, extra, {"win_rate": raw.as_dict(), **counts, "datasets": _by_dataset(rows)}
 
 
 def question_key(instruction: str) -> str:
@@ -127,8 +129,10 @@ def _difficulty(rows: Sequence[PreferenceRow], side: SideFiles, align: str) -> F
         missing = next((r for r in rows if r.instruction not in side.index), None)
         if missing is not None:
             raise DataError(
-                f"{missing.model}, row {missing.position + 1}, field 'instruction': not one of the benchmark: "
-                f"{missing.instruction[:60]!r}; --align position looks difficulty up by row"
+                f"not one of the benchmark: {missing.instruction[:60]!r}; --align position looks difficulty up by row",
+                file=missing.file,
+                row=missing.row,
+                field="instruction",
             )
         places = [side.index[r.instruction] for r in rows]
     else:
@@ -136,10 +140,12 @@ def _difficulty(rows: Sequence[PreferenceRow], side: SideFiles, align: str) -> F
         if align == "instruction" and places != list(range(known)):
             raise DataError(
                 f"{rows[0].model}: {len(rows)} of {known} rows, and the side files list no instructions to align "
-                "them by; --align position looks difficulty up by row"
+                "them by; --align position looks difficulty up by row",
+                file=rows[0].file,
             )
     if max(places) >= known:
-        raise DataError(f"{rows[0].model}: row {max(places) + 1} has no difficulty; the side files hold {known} values")
+        message = f"{rows[0].model}: row {max(places) + 1} has no difficulty; the side files hold {known} values"
+        raise DataError(message, file=rows[0].file)
     return np.asarray(side.difficulty[np.array(places)], dtype=np.float64)
 
 
@@ -163,15 +169,14 @@ def _one_baseline(rows: Sequence[PreferenceRow], wanted: str) -> str:
         if row.baseline != expected:
             flipped = row.model == expected or (not wanted and row.model in KNOWN_BASELINES)
             hint = "the outputs are in exchanged places" if flipped else "score each baseline separately"
-            raise DataError(
-                f"{row.model}, row {row.position + 1}, field 'generator_1': is '{row.baseline}', not the baseline "
-                f"'{expected}'; {hint}"
-            )
+            message = f"is '{row.baseline}', not the baseline '{expected}'; {hint}"
+            raise DataError(message, file=row.file, row=row.row, field="generator_1")
         if not wanted and row.model in KNOWN_BASELINES and row.baseline not in KNOWN_BASELINES:
-            raise DataError(
-                f"{row.model}, row {row.position + 1}, field 'generator_2': is a baseline, but '{row.baseline}' "
-                "stands in its place; the outputs are in exchanged places (or name the baseline with --baseline)"
+            message = (
+                f"is the baseline '{row.model}' and '{row.baseline}' stands in its place: the outputs are in exchanged "
+                "places (or name the baseline with --baseline)"
             )
+            raise DataError(message, file=row.file, row=row.row, field="generator_2")
     return expected
 
 

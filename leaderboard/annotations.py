@@ -26,7 +26,8 @@ MATCH_NAMES = ("model_1", "model_2", "tie", "error")
 class PreferenceRow:
     """AlpacaEval: `win` = share of the win that goes to the model in [0, 1], NaN when the judge failed.
 
-    `position` counts the rows of this model in its file from 0; lengths are characters, NaN when the file has no texts.
+    `position` counts the rows of this model in its file from 0; lengths are characters, NaN when the file has no
+    texts; `file` and `row` (from 1) say where it was read.
     """
 
     model: str
@@ -38,6 +39,8 @@ class PreferenceRow:
     position: int
     length_model: float
     length_baseline: float
+    file: str = ""
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def read_preferences(files: Sequence[str | Path]) -> list[PreferenceRow]:
                     position=position,
                     length_model=_length(raw, "output_2", file, number),
                     length_baseline=_length(raw, "output_1", file, number),
+                    file=str(file),
+                    row=number,
                 )
             )
     return _last(rows, lambda r: (r.model, r.judge, r.instruction), "instruction")

@@ -15,16 +15,20 @@ from leaderboard.answers import (
     write_mt_answers,
 )
 from leaderboard.benchmarks.base import Benchmark, BenchPrompt, answer_of
+from prefeval.chat import with_instruction
 from prefeval.errors import DataError
 from prefeval.files import sha256_json
 from prefeval.generate.base import Generator, SamplingParams
 from prefeval.log import logger
+from prefeval.types import Prompt
 
 
 def sample_answers(
-    benchmark: Benchmark, generator: Generator, model: str, params: SamplingParams, seed: int
+    benchmark: Benchmark, generator: Generator, model: str, params: SamplingParams, seed: int, instruction: str = ""
 ) -> Answers:
     """One reply to every turn of every prompt; later turns see the model's own earlier replies.
+
+    `instruction` is put behind the turn that is answered.
 
     A prompt's own temperature (MT-Bench has one a category) replaces that of `params`.
     """
@@ -35,7 +39,7 @@ def sample_answers(
         for temperature in sorted({_temperature(p, params) for p in asked}):
             batch = [p for p in asked if _temperature(p, params) == temperature]
             here = SamplingParams(params.max_new_tokens, temperature, params.top_p, params.top_k)
-            groups = generator.sample([p.conversation(replies[p.key]) for p in batch], 1, here, seed)
+            groups = generator.sample([_asked(p, replies[p.key], instruction) for p in batch], 1, here, seed)
             for prompt, group in zip(batch, groups, strict=True):
                 replies[prompt.key].append(group[0].text)
                 cut += group[0].finish_reason == "length"
@@ -77,6 +81,10 @@ def content_hash(answers: Sequence[Answers]) -> str:
 def file_name(model: str) -> str:
     """A model's name as a file name."""
     return re.sub(r"[^\w.@+=-]+", "_", model).strip("._") or "model"
+
+
+def _asked(prompt: BenchPrompt, replies: Sequence[str], instruction: str) -> Prompt:
+    return with_instruction(prompt.conversation(replies), instruction)
 
 
 def _answer(prompt: BenchPrompt, turns: Sequence[str]) -> Answer:

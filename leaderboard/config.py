@@ -36,6 +36,8 @@ class BenchConfig:
     seed: int = 0
     limit: int | None = None
     """Only the first prompts of each benchmark."""
+    instruction: str = ""
+    """Put behind each user turn for the models (small ones need it to be brief); judges see the bare prompt."""
     max_new_tokens: int = 512
     temperature: float = 0.0
     """Of the answers; MT-Bench's protocol has its own by category."""

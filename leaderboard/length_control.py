@@ -154,7 +154,7 @@ def length_controlled(
     if not len(y):
         return LengthControlled(math.nan, math.nan, math.nan, math.nan, np.full(3, math.nan), c, 0)
     if np.all(y == 0.5):  # the baseline against itself
-        return LengthControlled(50.0, 50.0, 50.0, 0.0, np.zeros(3), c, len(y))
+        return LengthControlled(50.0, 50.0, 50.0, 0.0, np.zeros(3), math.nan, len(y))
     weights = fit(build_problem(y, length_gap, hard, gamed), c)
     predictions = _sigmoid(weights[1] * hard + weights[2])
     spread = float(100 * predictions.std(ddof=1) / math.sqrt(len(y))) if len(y) > 1 else math.nan

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,30 @@ def run_bench(
     """
     config.check()
     benchmarks = [open_benchmark(name, config.data, config.limit) for name in config.benchmarks]
+    for benchmark in benchmarks:
+        if not config.baseline and benchmark.protocol != "mt_bench":
+            raise ConfigError(f"{benchmark.name} compares with a baseline: name one of the models, or answers:FILE")
     run = RunDir(config.folder, to_dict(config), command="bench")
     with run.lock():
+        answers = _all_answers(run, config, benchmarks, open_model or _open_model)
         used_judge = judge or open_judge(config.judge, run.path / "store.sqlite")
         tables, comparisons = {}, {}
         for benchmark in benchmarks:
-            table = _run_one(run, config, benchmark, open_model or _open_model, used_judge)
+            table = _run_one(run, config, benchmark, answers[benchmark.name], used_judge)
             tables[benchmark.name] = table
             comparisons[benchmark.name] = paired_comparisons(table, resamples=config.resamples, seed=config.seed)
             rows = [asdict(c) for c in comparisons[benchmark.name]]
             write_json(run.path / "scores" / file_name(benchmark.name) / "comparisons.json", rows)
     return BenchResult(run.path, tables, comparisons)
+
+
+def bench_step(config: BenchConfig, run: RunDir) -> dict[str, Any]:
+    """A bench as a step of a pipeline: where it lies and each benchmark's rows."""
+    result = run_bench(config)
+    return {
+        "path": str(run.path),
+        "tables": {name: [cells(table, row) for row in table.rows] for name, table in result.tables.items()},
+    }
 
 
 def open_judge(spec: str, store: str | Path | None = None) -> Judge:
@@ -89,13 +103,29 @@ def _open_model(model: ModelSpec) -> Generator:
     return open_generator(model.spec, name=model.name)
 
 
+def _all_answers(
+    run: RunDir, config: BenchConfig, benchmarks: Sequence[Benchmark], open_model: GeneratorOpener
+) -> dict[str, dict[str, Answers]]:
+    """Benchmark -> model -> answers; each model is opened once, when first needed, and let go before the next."""
+    models = list(config.models)
+    known = {"", *(m.name for m in models)}
+    if config.baseline not in known and not config.baseline.startswith(ANSWERS_FILE):
+        models.append(ModelSpec(config.baseline, config.baseline))
+    found: dict[str, dict[str, Answers]] = {b.name: {} for b in benchmarks}
+    for model in models:
+        opened = cache(partial(open_model, model))
+        for benchmark in benchmarks:
+            found[benchmark.name][model.name] = _answers(run, config, benchmark, model, opened)
+    return found
+
+
 def _run_one(
-    run: RunDir, config: BenchConfig, benchmark: Benchmark, open_model: GeneratorOpener, judge: Judge
+    run: RunDir, config: BenchConfig, benchmark: Benchmark, answers: dict[str, Answers], judge: Judge
 ) -> Table:
-    answers = {m.name: _answers(run, config, benchmark, m, open_model) for m in config.models}
-    baselines = _baselines(run, config, benchmark, answers, open_model)
+    baselines = _baselines(config, benchmark, answers)
     names = [b.model for b in baselines]
-    compared = [a for a in answers.values() if benchmark.protocol != "arena_hard" or a.model not in names]
+    asked = [answers[m.name] for m in config.models]
+    compared = [a for a in asked if benchmark.protocol != "arena_hard" or a.model not in names]
     if not compared:
         raise ConfigError(f"{benchmark.name}: every model is the baseline; give another one to compare with it")
     done = [_verdicts(run, config, benchmark, a, baselines, judge) for a in compared]
@@ -104,7 +134,7 @@ def _run_one(
 
 
 def _answers(
-    run: RunDir, config: BenchConfig, benchmark: Benchmark, model: ModelSpec, open_model: GeneratorOpener
+    run: RunDir, config: BenchConfig, benchmark: Benchmark, model: ModelSpec, opened: Callable[[], Generator]
 ) -> Answers:
     """The stage that writes a model's answers; read back from the file that it wrote."""
     folder = run.path / "answers" / file_name(benchmark.name)
@@ -115,36 +145,26 @@ def _answers(
     if from_file:
         inputs["file"] = sha256_file(source) if Path(source).is_file() else ""
     else:
-        inputs |= {"sampling": asdict(params), "seed": config.seed}
+        inputs |= {"sampling": asdict(params), "seed": config.seed, "instruction": config.instruction}
 
     def work() -> dict[str, str]:
         if from_file:
             answers = answers_from_file(benchmark, source, model.name)
         else:
-            answers = sample_answers(benchmark, open_model(model), model.name, params, config.seed)
+            answers = sample_answers(benchmark, opened(), model.name, params, config.seed, config.instruction)
         return {"file": str(write_answers(benchmark, folder, answers).relative_to(run.path))}
 
     done = run.stage(f"answers/{benchmark.name}/{file_name(model.name)}", inputs, work)
     return read_answers(run.path / done["file"])[0]
 
 
-def _baselines(
-    run: RunDir,
-    config: BenchConfig,
-    benchmark: Benchmark,
-    answers: dict[str, Answers],
-    open_model: GeneratorOpener,
-) -> list[Answers]:
-    """The baseline's answers: one of the models, a file, or another model. MT-Bench needs none."""
-    if not config.baseline:
-        if benchmark.protocol == "mt_bench":
-            return []
-        raise ConfigError(f"{benchmark.name} compares with a baseline: name one of the models, or answers:FILE")
+def _baselines(config: BenchConfig, benchmark: Benchmark, answers: dict[str, Answers]) -> list[Answers]:
+    """The baseline's answers: one of the models, another model, or a file. MT-Bench needs none."""
     if config.baseline in answers:
         return [answers[config.baseline]]
-    if config.baseline.startswith(ANSWERS_FILE):
+    if config.baseline:
         return [answers_from_file(benchmark, config.baseline.removeprefix(ANSWERS_FILE))]
-    return [_answers(run, config, benchmark, ModelSpec(config.baseline, config.baseline), open_model)]
+    return []
 
 
 def _verdicts(

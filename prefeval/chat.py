@@ -15,7 +15,7 @@ from typing import Any
 from prefeval.errors import ConfigError
 from prefeval.types import Message, Prompt
 
-_PROBE = (Message("user", "a"), Message("assistant", "b"))
+_REPLIES = ("b", "d")  # two replies that differ: what their conversations end with alike closes the turn
 _REASONING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>\s*", re.DOTALL | re.IGNORECASE)
 _UNCLOSED = re.compile(r"<(think|thinking|reasoning)>.*\Z", re.DOTALL | re.IGNORECASE)
 
@@ -56,12 +56,22 @@ def end_token_id(tokenizer: Any) -> int | None:
     eos: int | None = tokenizer.eos_token_id
     if not getattr(tokenizer, "chat_template", None):
         return eos
-    special = set(tokenizer.all_special_ids)
-    ids = _template_ids(tokenizer, [m.as_dict() for m in _PROBE], generation=False)
-    # Templates close the turn with an end token, perhaps followed by a newline; some close nothing and rely on EOS.
-    tail = next((i for i in reversed(ids[-3:]) if i in special), None)
-    bos = tokenizer.bos_token_id
-    return eos if tail is None or (tail == bos and tail != eos) else tail
+    first, second = (
+        _template_ids(
+            tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": r}], generation=False
+        )
+        for r in _REPLIES
+    )
+    shared = 0
+    while shared < min(len(first), len(second)) and first[-1 - shared] == second[-1 - shared]:
+        shared += 1
+    # The first token of its own behind the reply: a newline or the end of the whole text may follow it, and templates
+    # that close nothing rely on EOS. Not every end of turn is among the tokenizer's named special tokens.
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.content.strip()}
+    own = added | set(tokenizer.all_special_ids)
+    if tokenizer.bos_token_id != eos:
+        own.discard(tokenizer.bos_token_id)
+    return next((i for i in first[len(first) - shared :] if i in own), eos)
 
 
 def end_token_ids(tokenizer: Any) -> tuple[int, ...]:
@@ -79,13 +89,17 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 def safe_pad_id(tokenizer: Any) -> int:
     """A padding id that no end of turn can be mistaken for. Raises ConfigError if the tokenizer has none.
 
-    Many chat models pad with EOS; a model that pools 'the last token that is not padding' would then pool the wrong one.
+    Many chat models pad with EOS: to pool 'the last token that is not padding' would then pool the wrong one.
     """
     ends = {*end_token_ids(tokenizer), tokenizer.eos_token_id}
-    for candidate in (tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids):
+    named = (tokenizer.pad_token_id, tokenizer.unk_token_id, *tokenizer.all_special_ids)
+    reserved = (i for i, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special)
+    for candidate in (*named, *reserved):
         if candidate is not None and candidate not in ends and candidate != tokenizer.bos_token_id:
             return int(candidate)
-    raise ConfigError("the tokenizer has no special token that could serve as padding beside EOS; add a pad token to it")
+    raise ConfigError(
+        "the tokenizer has no special token that could serve as padding beside EOS; add a pad token to it"
+    )
 
 
 def template_hash(tokenizer: Any) -> str:
@@ -102,6 +116,16 @@ def template_hash(tokenizer: Any) -> str:
     return hashlib.sha256(repr(ids).encode()).hexdigest()[:16]
 
 
+def with_instruction(prompt: Prompt, instruction: str) -> Prompt:
+    """The prompt with an instruction behind its last user turn. The id, and so the random draws, stay the same."""
+    if not instruction:
+        return prompt
+    last = max(i for i, m in enumerate(prompt.messages) if m.role == "user")
+    messages = list(prompt.messages)
+    messages[last] = Message("user", f"{messages[last].content} {instruction}")
+    return Prompt(prompt.id, tuple(messages), prompt.meta)
+
+
 def strip_reasoning(text: str) -> str:
     """The reply without the reasoning trace in front of it (closed or cut off)."""
     return _UNCLOSED.sub("", _REASONING.sub("", text)).strip()
@@ -114,5 +138,7 @@ def _template_ids(tokenizer: Any, messages: list[dict[str, str]], *, generation:
     ids = [int(i) for i in out["input_ids"]]
     bos = tokenizer.bos_token_id
     if bos is not None and len(ids) > 1 and ids[0] == ids[1] == bos:
-        raise ConfigError("the chat template yields two BOS tokens; fix the template before training or scoring with it")
+        raise ConfigError(
+            "the chat template yields two BOS tokens; fix the template before training or scoring with it"
+        )
     return ids

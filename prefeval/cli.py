@@ -1,7 +1,8 @@
-"""The `prefeval` command: a lazy table of dotted names, so that help is instant and no import runs back up the layers."""
+"""The `prefeval` command: a lazy table of dotted names, so that help is instant and no import runs up the layers."""
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -70,14 +71,14 @@ def _guarded(name: str, rest: list[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; run the same command again to go on from here", 130)
+    except BrokenPipeError:  # before OSError, whose subclass it is; stdout is gone, so nothing may be flushed into it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        if error.errno == errno.ENOSPC:
             where = f" ({error.filename})" if error.filename else ""
             return _fail(f"no room left on the disk{where}; free some and run the same command again", 2)
         raise
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def _fail(message: str, code: int) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -34,11 +33,12 @@ def parse_overrides(cls: type[T], default: T, overrides: Sequence[str], *, comma
     """Apply ``--a.b value`` overrides to a config; ``--help`` lists every field with its value from the recipe."""
     import tyro
 
-    if not overrides:
+    default, rest = _take_mapping_overrides(default, list(overrides))
+    if not rest:
         return default
     return tyro.cli(
         cls,
-        args=list(overrides),
+        args=rest,
         default=default,
         prog=f"prefeval {command}".strip(),
         config=(tyro.conf.FlagConversionOff,),
@@ -117,7 +117,38 @@ def to_yaml(data: Mapping[str, Any]) -> str:
     return yaml.safe_dump(_plain(dict(data)), sort_keys=False, allow_unicode=True)
 
 
-@cache
+def _take_mapping_overrides(config: T, args: list[str]) -> tuple[T, list[str]]:
+    """Apply ``--options.step 4`` where `options` is a free mapping, whose keys are no flags; return what is left."""
+    plain, rest = to_dict(config), []
+    mappings = dict(_mapping_fields(config))
+    changed = False
+    while args:
+        arg = args.pop(0)
+        key, _, inline = arg.removeprefix("--").partition("=")
+        field, _, name = key.replace("-", "_").rpartition(".")
+        if not arg.startswith("--") or field not in mappings or not (inline or args):
+            rest.append(arg)
+            continue
+        target = plain
+        for part in field.split("."):
+            target = target[part]
+        target[name] = yaml.safe_load(inline or args.pop(0))
+        changed = True
+    return (from_dict(type(config), plain, where="command line") if changed else config), rest
+
+
+def _mapping_fields(config: Any, path: str = "") -> list[tuple[str, Mapping[str, Any]]]:
+    """Dotted names of the fields that hold a free mapping."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            found += _mapping_fields(value, f"{path}{f.name}.")
+        elif isinstance(value, Mapping):
+            found.append((f"{path}{f.name}", value))
+    return found
+
+
 def _hints(cls: type[Any]) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}

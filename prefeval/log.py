@@ -68,7 +68,7 @@ class Progress:
 
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Progress]:
-    """``with progress("sampling", 100) as bar: bar.advance(5)``: a bar with time left, or plain lines off a terminal."""
+    """``with progress("sampling", 100) as bar: bar.advance(5)``: a bar with time left, or plain lines without one."""
     bar = Progress(title, total)
     if not (sys.stderr.isatty() and logger.isEnabledFor(logging.INFO)):
         yield bar

@@ -11,11 +11,12 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefeval.errors import ConfigError, UserError
-from prefeval.files import atomic_directory, sha256_file
+from prefeval.files import atomic_directory, sha256_file, sha256_json
 from prefeval.log import logger
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ class ModelRef:
     @property
     def is_local(self) -> bool:
         return Path(self.source).is_dir()
+
+    @property
+    def spec(self) -> str:
+        """The spec that loads exactly this again."""
+        return f"{self.source}@{self.revision}" if self.revision else self.source
 
 
 def resolve(spec: str) -> ModelRef:
@@ -62,8 +68,12 @@ def load_tokenizer(spec: str) -> Any:
 
     ref = resolve(spec)
     if ref.is_local and not any((Path(ref.source) / f).exists() for f in ("tokenizer.json", "tokenizer_config.json")):
-        raise ConfigError(f"model {spec}: the directory has no tokenizer (tokenizer.json); copy the base model's into it")
-    return _loading(spec, lambda: AutoTokenizer.from_pretrained(ref.source, revision=ref.revision))
+        raise ConfigError(
+            f"model {spec}: the directory has no tokenizer (tokenizer.json); copy the base model's into it"
+        )
+    return _loading(
+        spec, lambda: AutoTokenizer.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
+    )
 
 
 def load_causal(spec: str, *, dtype: torch.dtype | None = None) -> Any:
@@ -71,12 +81,19 @@ def load_causal(spec: str, *, dtype: torch.dtype | None = None) -> Any:
     from transformers import AutoModelForCausalLM
 
     ref = resolve(spec)
-    model = _loading(
+    model, info = _loading(
         spec,
         lambda: AutoModelForCausalLM.from_pretrained(
-            ref.source, revision=ref.revision, dtype=dtype or "auto", use_safetensors=True
+            ref.source,
+            revision=ref.revision,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         ),
     )
+    if info["missing_keys"]:  # transformers would draw them at random and only warn
+        raise ConfigError(f"model {spec}: the checkpoint has no {', '.join(sorted(info['missing_keys'])[:3])}")
     return model.eval()
 
 
@@ -85,7 +102,23 @@ def load_config(spec: str) -> Any:
     from transformers import AutoConfig
 
     ref = resolve(spec)
-    return _loading(spec, lambda: AutoConfig.from_pretrained(ref.source, revision=ref.revision))
+    return _loading(
+        spec, lambda: AutoConfig.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
+    )
+
+
+def fingerprint(spec: str) -> str:
+    """What the local directories in a model or oracle spec hold now: their hash instead of their path.
+
+    The rest of a spec (hub ids, `rules:NAME`, ...) stands for itself. Stages put it among their inputs, so that a model
+    that was trained again under the same path is not taken for the old one.
+    """
+    if Path(spec).is_dir():
+        return _directory_hash(Path(spec))
+    parts = spec.removeprefix("ensemble:").split("+")
+    folders = [Path(part.partition(":")[2] or part).expanduser() for part in parts]
+    known = [_directory_hash(f) if f.is_dir() else part for f, part in zip(folders, parts, strict=True)]
+    return "+".join(known)
 
 
 def save_causal(model: Any, tokenizer: Any, path: str | Path) -> Path:
@@ -160,6 +193,17 @@ def convert_gguf(gguf: Path, target: Path | None = None) -> Path:
     plain.load_state_dict(loaded.state_dict())
     save_causal(plain.to(torch.bfloat16), tokenizer, target)
     return target
+
+
+def _directory_hash(folder: Path) -> str:
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix in (".safetensors", ".json", ".jinja"))
+    return _file_hashes(tuple((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files))
+
+
+@cache
+def _file_hashes(files: tuple[tuple[str, int, int], ...]) -> str:
+    """One hash of (path, size, time) files: names and contents; files that did not change are read once a process."""
+    return sha256_json([(Path(path).name, sha256_file(path)) for path, _, _ in files])
 
 
 def _download_wheel(folder: Path) -> Path:

@@ -7,11 +7,12 @@ done for the same config and the same results of the steps it points at, and res
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefeval.config import builtin_recipes, from_dict, read_recipe, to_dict
@@ -23,9 +24,10 @@ from prefeval.runs import RunDir
 STEPS: dict[str, tuple[str, str]] = {
     "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
     "train": ("reward_models.train:TrainConfig", "reward_models.train:train"),
+    "examine": ("reward_models.examine:ExamineConfig", "reward_models.examine:examine"),
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
-    "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:run_bench"),
-    "gold": ("prefeval.quickstart.gold_check:GoldConfig", "prefeval.quickstart.gold_check:check_policies"),
+    "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
+    "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),
     "report": ("leaderboard.report:ReportConfig", "leaderboard.report:make_report"),
 }
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -53,7 +55,7 @@ class Recipe:
 
 
 def run(argv: list[str]) -> int:
-    """`prefeval run RECIPE [--out DIR] [--seed N] [--STEP.a.b value ...]`: a recipe whose steps are the other commands."""
+    """`prefeval run RECIPE [--out DIR] [--seed N] [--STEP.a.b value ...]`: a recipe of the other commands."""
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(f"usage: prefeval run RECIPE [--out DIR] [--seed N] [--STEP.a.b value ...]\n\n{run.__doc__}\n")
         return 0 if argv else 2
@@ -66,8 +68,9 @@ def quickstart(argv: list[str]) -> int:
     if any(a in ("-h", "--help") for a in argv):
         sys.stdout.write(
             "usage: prefeval quickstart [--fast] [--out DIR] [--seed N]\n\n"
-            "Train a Bradley-Terry and a general preference model, align SmolLM2-135M against each, benchmark the base and\n"
-            "both policies, and write report.html. About 12 minutes on 2 CPU cores (--fast: 3). Run it again to resume.\n"
+            "Train a Bradley-Terry and a general preference model, align SmolLM2-135M against each, benchmark the\n"
+            "base and both policies, and write report.html. About 12 minutes on 2 CPU cores (--fast: 3). Run it\n"
+            "again to resume.\n"
         )
         return 0
     fast = "--fast" in argv
@@ -96,6 +99,8 @@ def report(argv: list[str]) -> int:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """A pipeline recipe with overrides applied. Raises ConfigError for an unknown step, command, key or reference."""
     data = read_recipe(name)
+    if "extends" in data:
+        return _extended(data, name, overrides)
     if "steps" not in data:
         raise ConfigError(f"{name}: not a pipeline (no 'steps'); use prefeval train, align or bench for it")
     steps = data.pop("steps") or []
@@ -105,6 +110,24 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = Recipe(
         recipe.name, recipe.about, recipe.out, recipe.seed, tuple(from_dict(Step, s, where=name) for s in steps)
     )
+    recipe = _override(recipe, list(overrides))
+    _check(recipe, name)
+    return recipe
+
+
+def _extended(data: dict[str, Any], name: str, overrides: Sequence[str]) -> Recipe:
+    """A recipe that `extends` another by `change`: a mapping of STEP.a.b (or STEP.minutes) to values."""
+    unknown = set(data) - {"extends", "change", "name", "about", "out", "seed"}
+    change = data.get("change") or {}
+    if unknown or not isinstance(change, Mapping):
+        raise ConfigError(f"{name}: beside 'extends' stand name, about, out, seed and the mapping 'change'")
+    parent = load_recipe(str(data["extends"]))
+    own = {k: v for k, v in data.items() if k not in ("extends", "change")}
+    minutes = {k.removesuffix(".minutes"): v for k, v in change.items() if k.endswith(".minutes")}
+    steps = tuple(replace(s, minutes=float(minutes.get(s.name, s.minutes))) for s in parent.steps)
+    recipe = from_dict(Recipe, {**to_dict(parent), **own, "steps": list(steps)}, where=name)
+    rest = {k: v for k, v in change.items() if not k.endswith(".minutes")}
+    recipe = _override(recipe, [word for k, v in rest.items() for word in (f"--{k}", json.dumps(v))])
     recipe = _override(recipe, list(overrides))
     _check(recipe, name)
     return recipe
@@ -131,7 +154,9 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     if finished:
         logger.info("%s was finished before; delete the directory or give another --out to run it again", root.path)
     else:
-        logger.info("%s: all %d steps done in %s", root.path, len(recipe.steps), format_seconds(time.monotonic() - started))
+        logger.info(
+            "%s: all %d steps done in %s", root.path, len(recipe.steps), format_seconds(time.monotonic() - started)
+        )
     return results
 
 
@@ -142,7 +167,9 @@ def _run_step(root: RunDir, recipe: Recipe, step: Step, results: Mapping[str, An
     cls = _dotted(config_name)
     known = set(cls.__dataclass_fields__)
     defaults = {"out": str(folder), "name": step.name, "seed": recipe.seed}
-    config = from_dict(cls, {**{k: v for k, v in defaults.items() if k in known}, **filled}, where=f"step '{step.name}'")
+    config = from_dict(
+        cls, {**{k: v for k, v in defaults.items() if k in known}, **filled}, where=f"step '{step.name}'"
+    )
     used = {name: results[name] for name in _references(step.config) if name in results}
 
     def work() -> Any:
@@ -156,7 +183,9 @@ def _check(recipe: Recipe, where: str) -> None:
     seen: list[str] = []
     for step in recipe.steps:
         if step.command not in STEPS:
-            raise ConfigError(f"{where}: step '{step.name}': unknown command '{step.command}'{nearest(step.command, STEPS)}")
+            raise ConfigError(
+                f"{where}: step '{step.name}': unknown command '{step.command}'{nearest(step.command, STEPS)}"
+            )
         for name in _references(step.config):
             if name not in seen:
                 raise ConfigError(f"{where}: step '{step.name}' refers to '${{{name}}}', which is no earlier step")
@@ -174,10 +203,14 @@ def _override(recipe: Recipe, args: list[str]) -> Recipe:
     by_name = {s["name"]: s["config"] for s in plain["steps"]}
     while args:
         flag = args.pop(0)
-        key, _, inline = flag.removeprefix("--").partition("=")
-        if not flag.startswith("--") or not (inline or args):
+        key, has_inline, inline = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--") or not (has_inline or args):
             raise UserError(f"'{flag}': overrides are written --out DIR, --seed N or --STEP.a.b value")
-        value = yaml.safe_load(inline or args.pop(0))
+        text = inline if has_inline else args.pop(0)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--{key}: '{text}' cannot be read as a YAML value; quote it") from None
         step, *path = key.split(".")
         if step in ("out", "seed") and not path:
             plain[step] = value
@@ -187,6 +220,8 @@ def _override(recipe: Recipe, args: list[str]) -> Recipe:
         target = by_name[step]
         for part in path[:-1]:
             target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                raise UserError(f"--{key}: '{part}' is a value and has no fields")
         target[path[-1]] = value
     return from_dict(Recipe, {**plain, "steps": [Step(**s) for s in plain["steps"]]}, where=recipe.name)
 
@@ -213,5 +248,3 @@ def _fill(config: Any, folders: Mapping[str, str]) -> Any:
 def _dotted(name: str) -> Any:
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-

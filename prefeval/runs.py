@@ -31,7 +31,7 @@ _PACKAGES = ("prefeval", "torch", "transformers", "accelerate", "datasets", "num
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One line of metrics.jsonl: `kind` is 'fit', 'round', 'probe', 'evaluation' or 'score'; `values` maps names to numbers."""
+    """One line of metrics.jsonl: `kind` is 'fit', 'round', 'probe', 'evaluation' or 'score'; `values` are numbers."""
 
     kind: str
     stage: str
@@ -166,7 +166,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], list[MetricRow]]:
 
 def manifest(command: str) -> dict[str, Any]:
     """What a reader needs to repeat the run: versions, machine, git commit."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -1,1 +1,21 @@
 """Shared fixtures live in modules beside this file (`from tiny import ...`): pytest puts this folder on the path."""
+
+import os
+
+import pytest
+
+# before anything imports transformers: no test may reach the hub, and a missing model must fail at once
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# and before torch: its threads wait for one another in circles when tests share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked slow run only when a -m expression is given, such as `-m slow`."""
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]

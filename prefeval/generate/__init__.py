@@ -13,7 +13,7 @@ __all__ = ["Generator", "SamplingParams", "open_generator"]
 
 
 def open_generator(spec: str, *, name: str = "", dtype: torch.dtype | None = None, batch_rows: int = 96) -> Generator:
-    """A generator from a model spec: a directory, hub id `[@REV]`, `FILE.gguf`, `quickstart` or `server:MODEL@BASE_URL`.
+    """A generator from a spec: a directory, hub id `[@REV]`, `FILE.gguf`, `quickstart` or `server:MODEL@BASE_URL`.
 
     Raises ConfigError for a spec that cannot be opened. `dtype` None takes what the device multiplies fastest.
     """

@@ -1,4 +1,4 @@
-"""A key-value cache that writes in place: decoding appends to preallocated buffers instead of copying them each step."""
+"""A key-value cache that writes in place: decoding appends to preallocated buffers and copies nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
-class _GrowingLayer(DynamicLayer):
+class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
     """Keys and values (B, heads, capacity, dim), of which the first `filled` positions are in use."""
 
     def __init__(self, capacity: int) -> None:
@@ -24,9 +24,10 @@ class _GrowingLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, stop = self.filled, self.filled + key_states.shape[-2]
-        if self.key_buffer is None or self.value_buffer is None:
-            shape = (*key_states.shape[:2], max(self.capacity, stop), key_states.shape[-1])
-            self.key_buffer, self.value_buffer = key_states.new_empty(shape), value_states.new_empty(shape)
+        if self.key_buffer is None or self.value_buffer is None or stop > self.key_buffer.shape[2]:
+            self.capacity = max(self.capacity, stop if self.key_buffer is None else 2 * stop)
+            self.key_buffer = self._enlarged(self.key_buffer, key_states)
+            self.value_buffer = self._enlarged(self.value_buffer, value_states)
         self.key_buffer[:, :, start:stop] = key_states
         self.value_buffer[:, :, start:stop] = value_states
         self.filled = stop
@@ -48,6 +49,13 @@ class _GrowingLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         return self.filled
 
+    def _enlarged(self, old: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+        """A buffer of `capacity` positions for states as `like`, with what was in the old one."""
+        buffer = like.new_empty((*like.shape[:2], self.capacity, like.shape[-1]))
+        if old is not None:
+            buffer[:, :, : self.filled] = old[:, :, : self.filled]
+        return buffer
+
     def _expose(self) -> None:
         assert self.key_buffer is not None
         assert self.value_buffer is not None
@@ -57,10 +65,7 @@ class _GrowingLayer(DynamicLayer):
 
 def growing_cache(model: Any, capacity: int) -> Any:
     """A cache for `capacity` positions; models with sliding or linear attention layers get transformers' own."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
-        return DynamicCache(config=config)
-    cache = DynamicCache()
-    cache.layers = [_GrowingLayer(capacity) for _ in range(config.num_hidden_layers)]
+    cache = DynamicCache(config=model.config.get_text_config())
+    if all(type(layer) is DynamicLayer for layer in cache.layers):
+        cache.layers = [_GrowingLayer(capacity) for _ in cache.layers]
     return cache

@@ -7,7 +7,7 @@ CPU gives identical tokens whatever the batches; in bf16 matrix kernels round by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,59 +47,49 @@ class HFGenerator:
         """k replies a prompt. `Response.logprob` is under the model at temperature 1, whatever the sampling was."""
         encoded = [chat.encode_prompt(self.tokenizer, p) for p in prompts]
         out: list[list[Response | None]] = [[None] * k for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: (len(encoded[i]), i))
-        per_batch = max(1, self.batch_rows // k)
         was_training = self.model.training
         self.model.eval()
-        with torch.inference_mode(), progress(f"sampling from {self.name}", len(prompts) * k) as bar:
-            for start in range(0, len(order), per_batch):
-                chosen = order[start : start + per_batch]
-                rows = [_Row(i, j, self._uniforms(seed, prompts[i], j, params), []) for i in chosen for j in range(k)]
-                self._decode([encoded[i] for i in chosen], k, rows, params, bar)
-                for row in rows:
-                    out[row.prompt][row.index] = self._response(row)
-        self.model.train(was_training)
+        try:
+            with torch.inference_mode(), progress(f"sampling from {self.name}", len(prompts) * k) as bar:
+                for chosen, indices in self._batches([len(ids) for ids in encoded], k):
+                    rows = [
+                        _Row(i, j, self._uniforms(seed, prompts[i], j, params), []) for i in chosen for j in indices
+                    ]
+                    self._decode([encoded[i] for i in chosen], len(indices), rows, params, bar)
+                    for row in rows:
+                        out[row.prompt][row.index] = self._response(row)
+        finally:
+            self.model.train(was_training)
         return [[r for r in group if r is not None] for group in out]
+
+    def _batches(self, lengths: Sequence[int], k: int) -> Iterator[tuple[list[int], range]]:
+        """(prompts, indices of their replies) that are decoded together: at most `batch_rows` replies, short first."""
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        together = max(1, self.batch_rows // k)
+        for start in range(0, len(order), together):
+            for first in range(0, k, self.batch_rows):
+                yield order[start : start + together], range(first, min(first + self.batch_rows, k))
 
     def _uniforms(self, seed: int, prompt: Prompt, index: int, params: SamplingParams) -> Any:
         key = prompt.id or repr(prompt.as_dicts())
         return rng(seed, "sample", key, index).random(params.max_new_tokens)
 
-    def _decode(self, prompts: list[list[int]], k: int, rows: list[_Row], params: SamplingParams, bar: Progress) -> None:
-        device = self.model.device
-        width = max(len(p) for p in prompts)
-        ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
-        mask = torch.zeros((len(prompts), width), dtype=torch.long)
-        for r, prompt in enumerate(prompts):
-            ids[r, width - len(prompt) :] = torch.tensor(prompt)
-            mask[r, width - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        cache = growing_cache(self.model, capacity=width + params.max_new_tokens)
-        position = (mask.cumsum(1) - 1).clamp(min=0)
-        step = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache.batch_repeat_interleave(k)
-        logits = step.logits[:, -1].repeat_interleave(k, 0)
-        mask, position = mask.repeat_interleave(k, 0), position[:, -1:].repeat_interleave(k, 0)
-        live = list(range(len(rows)))
+    def _decode(
+        self, prompts: list[list[int]], k: int, rows: list[_Row], params: SamplingParams, bar: Progress
+    ) -> None:
+        """Fill `rows`, k of each prompt in order, token by token; rows that stopped leave the batch."""
+        cache, logits, mask, position = self._prefill(prompts, k, params)
         padded = bool((mask == 0).any())
+        live = list(range(len(rows)))
         for t in range(params.max_new_tokens):
-            uniforms = torch.tensor([rows[i].uniforms[t] for i in live], dtype=torch.float64, device=device)
+            uniforms = torch.tensor([rows[i].uniforms[t] for i in live], dtype=torch.float64, device=mask.device)
             tokens, logprobs = draw(logits.float(), uniforms, params)
-            finished = self._record(rows, live, tokens.tolist(), logprobs.tolist(), bar)
-            live_before = len(live)
-            if finished:
+            if self._record(rows, live, tokens.tolist(), logprobs.tolist(), bar):
                 keep = [n for n, i in enumerate(live) if not rows[i].stopped]
                 live = [live[n] for n in keep]
                 if not live:
                     return
-                index = torch.tensor(keep, device=device)
+                index = torch.tensor(keep, device=mask.device)
                 cache.batch_select_indices(index)
                 tokens, mask, position = tokens[index], mask[index], position[index]
             if t + 1 == params.max_new_tokens:
@@ -113,10 +103,38 @@ class HFGenerator:
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
-            del live_before
         bar.advance(len(live))
 
-    def _record(self, rows: list[_Row], live: list[int], tokens: list[int], logprobs: list[float], bar: Progress) -> int:
+    def _prefill(self, prompts: list[list[int]], k: int, params: SamplingParams) -> tuple[Any, Any, Any, Any]:
+        """One pass over left-padded prompts, then k rows of each: cache, last logits, mask and last position."""
+        width = max(len(p) for p in prompts)
+        ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
+        mask = torch.zeros((len(prompts), width), dtype=torch.long)
+        for r, prompt in enumerate(prompts):
+            ids[r, width - len(prompt) :] = torch.tensor(prompt)
+            mask[r, width - len(prompt) :] = 1
+        ids, mask = ids.to(self.model.device), mask.to(self.model.device)
+        cache = growing_cache(self.model, capacity=width + params.max_new_tokens)
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        cache.batch_repeat_interleave(k)
+        return (
+            cache,
+            logits.repeat_interleave(k, 0),
+            mask.repeat_interleave(k, 0),
+            position[:, -1:].repeat_interleave(k, 0),
+        )
+
+    def _record(
+        self, rows: list[_Row], live: list[int], tokens: list[int], logprobs: list[float], bar: Progress
+    ) -> int:
         finished = 0
         for i, token, logprob in zip(live, tokens, logprobs, strict=True):
             rows[i].tokens.append(token)
@@ -128,13 +146,12 @@ class HFGenerator:
         return finished
 
     def _response(self, row: _Row) -> Response:
-        text = chat.decode(self.tokenizer, row.tokens)
+        # not every tokenizer calls its end of turn special, so decoding alone might leave it in the text
+        text = chat.decode(self.tokenizer, row.tokens[:-1] if row.stopped else row.tokens)
         return Response(text, tuple(row.tokens), "stop" if row.stopped else "length", row.logprob)
 
 
-def draw(
-    logits: torch.Tensor, uniforms: torch.Tensor, params: SamplingParams
-) -> tuple[torch.Tensor, torch.Tensor]:
+def draw(logits: torch.Tensor, uniforms: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens (B,) drawn from fp32 logits (B, V) with uniforms (B,), and their log-probs (B,) at temperature 1."""
     logprobs = torch.log_softmax(logits, dim=-1)
     if params.temperature == 0:

@@ -64,7 +64,9 @@ def furthest_apart(styles: Sequence[Style | None], count: int) -> list[int]:
     Random samples are often near-ties; texts that differ make comparisons with a clear majority, and cycles commoner.
     """
     valid = [i for i, s in enumerate(styles) if s is not None]
-    points = {i: np.clip([s.sentence_length, s.word_length], -2.5, 2.5) for i, s in enumerate(styles) if s is not None}
+    points = {
+        i: np.clip([s.sentence_length, s.sentence_count], -2.5, 2.5) for i, s in enumerate(styles) if s is not None
+    }
 
     def distance(i: int, j: int) -> float:
         return float(np.linalg.norm(points[i] - points[j]))

@@ -10,10 +10,9 @@ import torch
 
 from prefeval import chat
 from prefeval.batching import pad_right, token_batches
-from prefeval.quickstart.gold import Fluency, sentences
-from prefeval.types import Message, Prompt
-
 from prefeval.quickstart.data import POLICY_INSTRUCTION
+from prefeval.quickstart.gold import Fluency, sentences
+from prefeval.types import Prompt
 
 
 @cache
@@ -60,10 +59,7 @@ class SentenceFluency:
         self._known[(prompt_text, text)] = list(values)
 
     def _encode(self, prompt: Prompt, text: str) -> tuple[list[int], int, list[tuple[int, int]]]:
-        messages = [*prompt.messages]
-        last = max(i for i, m in enumerate(messages) if m.role == "user")
-        messages[last] = Message("user", f"{messages[last].content} {POLICY_INSTRUCTION}")
-        head = chat.encode_prompt(self.tokenizer, Prompt(prompt.id, tuple(messages)))
+        head = chat.encode_prompt(self.tokenizer, chat.with_instruction(prompt, POLICY_INSTRUCTION))
         out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return [*head, *out["input_ids"]], len(head), [tuple(o) for o in out["offset_mapping"]]
 

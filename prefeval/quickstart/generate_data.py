@@ -4,8 +4,9 @@
     python -m prefeval.quickstart.generate_data --check                      # sample some prompts again and compare
 
 Each prompt gets six replies as the policy itself gives them (temperature 1) and two under each of three other
-instructions, so that the preference models see more kinds of answers than the policy offers. Sampling is bf16: the same
-machine type and torch version reproduce the file exactly, elsewhere a share of the samples differs, which --check prints.
+instructions, so that the preference models see more kinds of answers than the policy offers. Sampling is bf16: the
+same machine type and torch version reproduce the file exactly, elsewhere a share of the samples differs, which --check
+prints.
 """
 
 from __future__ import annotations
@@ -86,14 +87,18 @@ def check(stored: list[dict[str, Any]], count: int) -> float:
     """Share of responses that sampling `count` of the stored rows again reproduces."""
     wanted = {row["id"]: row for row in stored}
     again = sample_rows([row for row in prompt_rows() if row["id"] in wanted][:count])
-    same = [a == b for row in again for a, b in zip(row["responses"], wanted[row["id"]]["responses"], strict=True)]
+    same = [
+        bool(a == b) for row in again for a, b in zip(row["responses"], wanted[row["id"]]["responses"], strict=True)
+    ]
     return sum(same) / len(same)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=None, help="write the responses here")
-    parser.add_argument("--check", action="store_true", help="sample 16 prompts again and compare with the package's file")
+    parser.add_argument(
+        "--check", action="store_true", help="sample 16 prompts again and compare with the package's file"
+    )
     args = parser.parse_args(argv)
     setup_logging()
     if args.check:

@@ -1,11 +1,11 @@
 """`rules:gold`, the quickstart's ground truth: three readers with different tastes who vote on every pair.
 
-A text is a point in a plane: how long its sentences are (log of the mean number of words) and how long its words are
-(mean letters of its distinct words), the two coordinates of the classical readability formulas, each standardised by
-constants measured once on the quickstart model's replies. Each reader has an ideal point; the three sit at equal
-angles, so no text can please them all and majorities run in circles, as spatial voting theory says they do (McKelvey
-1976). A reader prefers the text that is nearer to the own ideal; votes are softened by a logistic of width 0.15, and
-P(i beats j) is the probability that at least two of three independent votes go to i.
+A text is a point in a plane: how long its sentences are (log of the mean number of words) and how many of them say
+something new (log of the count), each standardised by constants measured once on the quickstart model's replies. Each
+reader has an ideal point; the three sit at equal angles, so no text can please them all and majorities run in circles,
+as spatial voting theory says they do (McKelvey 1976). A reader prefers the text that is nearer to the own ideal; votes
+are softened by a logistic of width 0.15, and P(i beats j) is the probability that at least two of three independent
+votes go to i.
 
 What no reader sees, so that no criterion moves: sentences that add fewer than two new content words (padding, filler,
 repetition, copies of the prompt), filler words, a last sentence that was never finished, and sentences that the base
@@ -26,26 +26,30 @@ from prefeval.oracle import Group, MatrixOracle, symmetrise
 from prefeval.types import FloatArray, Prompt
 
 # Measured on the embedded replies (see generate_data); fixed, so that the judge never changes with the data.
-CENTRE = (2.8, 5.0)  # log words per sentence, letters per word
-SPREAD = (0.5, 0.7)
-RADIUS = 3.0  # of the circle of ideals, in spreads
+CENTRE = (2.75, 0.5)  # log words per sentence, log number of sentences
+SPREAD = (0.55, 0.55)
+RADIUS = 2.5  # of the circle of ideals, in spreads
 WIDTH = 0.15  # of the soft vote, in spreads
-ANGLES = {"skimmer": 180.0, "scholar": 60.0, "storyteller": 300.0}  # short; long, long words; long, plain words
+# degrees from "longer sentences" towards "more sentences"
+ANGLES = {"essayist": 45.0, "skimmer": 165.0, "minimalist": 285.0}
 FLOOR = -5.0  # nats a token: base sentences at temperature 1 lie near -3 (a tenth below -5), shuffled words near -7
 NEW_WORDS = 2
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'\u2019-]*")
 _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+[\"')\]*]*|\n|$)")
 _FINISHED = re.compile(r"[.!?][\"')\]*]*$")
-_FILLER = frozenset("really very just actually basically quite simply truly literally totally indeed".split())
+_FILLER = frozenset(
+    "really very just actually basically quite simply truly literally totally indeed".split()  # noqa: SIM905
+)
 _EMPTY = frozenset(
     """about above after again all also always and any are because been before being best between both but can
-    certainly course could did does doing done down each else even ever every feel few for free from further get give going
-    good great had happy has have having help helpful helps her here hers him his hope how however into its know let like
-    look make many may might more most much must need never now off one only other our out over own please question
-    questions same she should since some still such sure take than thank thanks that the their them then there these they
-    thing things this those through too under until upon use used using want was way well were what when where whether which
-    while who whom whose why will with would yes you your yours""".split()
+    certainly course could did does doing done down each else even ever every feel few for free from further get
+    give going good great had happy has have having help helpful helps her here hers him his hope how however
+    into its know let like look make many may might more most much must need never now off one only other our
+    out over own please question questions same she should since some still such sure take than thank thanks
+    that the their them then there these they thing things this those through too under until upon use used
+    using want was way well were what when where whether which while who whom whose why will with would yes you
+    your yours""".split()  # noqa: SIM905 - a word list
 )
 
 # texts of one prompt -> one list a text with the mean log-prob (nats a token) of each of its sentences
@@ -54,10 +58,10 @@ Fluency = Callable[[Prompt, Sequence[str]], list[list[float]]]
 
 @dataclass(frozen=True)
 class Style:
-    """Where a text lies: standardised sentence length and word length. `kept` sentences were counted."""
+    """Where a text lies: standardised length and number of its sentences. `kept` sentences were counted."""
 
     sentence_length: float
-    word_length: float
+    sentence_count: float
     kept: int
 
 
@@ -70,7 +74,6 @@ def style_of(prompt_text: str, text: str, fluency: Sequence[float]) -> Style | N
     """The point of a text, or None if no sentence counts. `fluency` has one value for each of `sentences(text)`."""
     seen = set(_words(prompt_text))
     counted: list[int] = []
-    distinct: list[str] = []
     for (start, end), nats in zip(sentences(text), fluency, strict=True):
         sentence = text[start:end].strip()
         words = [w for w in _words(sentence) if w not in _FILLER]
@@ -79,20 +82,19 @@ def style_of(prompt_text: str, text: str, fluency: Sequence[float]) -> Style | N
         if len(content) < NEW_WORDS or nats < FLOOR or not _FINISHED.search(sentence):
             continue
         counted.append(len(words))
-        distinct.extend(new)
         seen.update(new)
     if not counted:
         return None
     length = (math.log(sum(counted) / len(counted)) - CENTRE[0]) / SPREAD[0]
-    letters = (sum(map(len, distinct)) / len(distinct) - CENTRE[1]) / SPREAD[1]
-    return Style(length, letters, len(counted))
+    count = (math.log(len(counted)) - CENTRE[1]) / SPREAD[1]
+    return Style(length, count, len(counted))
 
 
 def criteria(style: Style) -> FloatArray:
     """What each reader thinks: minus the distance to the own ideal, in spreads: (3,), higher is better."""
     angles = np.deg2rad(list(ANGLES.values()))
     ideals = RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    here = np.array([style.sentence_length, style.word_length])
+    here = np.array([style.sentence_length, style.sentence_count])
     return np.asarray(-np.linalg.norm(ideals - here, axis=1), dtype=np.float64)
 
 
@@ -102,7 +104,7 @@ def vote(styles: Sequence[Style | None]) -> FloatArray:
     marks = np.stack([criteria(s) if s is not None else np.zeros(3) for s in styles])
     votes = 1.0 / (1.0 + np.exp(np.clip(-(marks[:, None] - marks[None]) / WIDTH, -60, 60)))
     a, b, c = votes[..., 0], votes[..., 1], votes[..., 2]
-    majority = a * b + a * c + b * c - 2 * a * b * c
+    majority = np.clip(a * b + a * c + b * c - 2 * a * b * c, 0.0, 1.0)  # rounding may leave [0, 1]
     both, first = valid[:, None] & valid[None], valid[:, None] & ~valid[None]
     return symmetrise(np.where(both, majority, np.where(first, 1.0, np.where(first.T, 0.0, 0.5))))
 

@@ -23,6 +23,7 @@ from leaderboard.length_control import (
     rate_from_weights,
 )
 from leaderboard.side_files import read_side_files
+from prefeval.errors import DataError
 
 pytestmark = needs_data
 ALPACA = DATA / "alpaca_eval"
@@ -302,3 +303,31 @@ def test_scoring_needs_neither_torch_nor_the_network(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "claude-2.1" in done.stdout
+
+
+def test_alpaca_with_the_hubs_own_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """df_gamed.csv alone holds difficulty too; without a list of instructions only complete files can be aligned."""
+    side = tmp_path / "hub"
+    side.mkdir()
+    os.symlink(ALPACA / "df_gamed_reconstructed.csv", side / "df_gamed.csv")
+    arguments = ["--benchmark", "alpaca_eval", "--out", str(tmp_path), "--data", str(side), "--lc-c", "21.544347"]
+    full, short = (str(alpaca_files(tmp_path, {model})[0]) for model in ("alpaca-7b",) * 2)
+    cli.leaderboard([*arguments, "--resamples", "5", "--annotations", full])
+    found = float(read_csv(tmp_path / "leaderboard.csv")["alpaca-7b"]["lc_win_rate"])
+    assert found == pytest.approx(5.875487, abs=0.02)
+    Path(short).write_text(json.dumps(json.loads(Path(full).read_text())[:-1]))
+    with pytest.raises(DataError, match="804 of 805 rows"):
+        cli.leaderboard([*arguments, "--resamples", "5", "--annotations", short])
+    cli.leaderboard([*arguments, "--resamples", "5", "--align", "position", "--annotations", short])
+    assert read_csv(tmp_path / "leaderboard.csv")["alpaca-7b"]["n"] == "804"
+
+
+def test_alpaca_unknown_instruction_is_named(tmp_path: Path) -> None:
+    file = alpaca_files(tmp_path, {"alpaca-7b"})[0]
+    rows = json.loads(file.read_text())
+    rows[7]["instruction"] = "Something else"
+    file.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match=r"0.json, row 8, field 'instruction'.*Something else"):
+        cli.leaderboard(
+            ["--benchmark", "alpaca_eval", "--data", str(ALPACA), "--out", str(tmp_path), "--annotations", str(file)]
+        )

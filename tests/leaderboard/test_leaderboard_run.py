@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leaderboard_data import DATA, needs_data
@@ -86,7 +87,7 @@ def answers_to(benchmark: Benchmark, model: str) -> Answers:
 
 @needs_data
 def test_shown_order_is_upstreams() -> None:
-    """The order is hidden in real annotations: the token probabilities give the preference only with the right switch."""
+    """Real annotations hold the order: token probabilities give the preference only with the right switch."""
     with gzip.open(DATA / "alpaca_eval/annotations_raw/claude-2.1_concise.annotations.json.gz", "rt") as handle:
         rows = json.load(handle)
     checked = 0
@@ -175,7 +176,14 @@ def test_bench_runs_and_resumes_without_asking_again(tmp_path: Path) -> None:
     calls: list[Prompt] = []
     judge = Alphabet()
     assert isinstance(judge, Judge)
-    result = run_bench(config(tmp_path), open_model=lambda m: Writer(m.name, calls), judge=judge)
+    opened: list[str] = []
+
+    def open_model(model: ModelSpec) -> Writer:
+        opened.append(model.name)
+        return Writer(model.name, calls)
+
+    result = run_bench(config(tmp_path), open_model=open_model, judge=judge)
+    assert opened == ["ann", "zoe", "mid"]
     assert len(calls) == 3 * (40 + 40 + 2 * 20)
     second_turns = [p for p in calls if p.id.endswith("/2")]
     assert all(p.messages[1].role == "assistant" and " on " in p.messages[1].content for p in second_turns)
@@ -216,6 +224,12 @@ def test_failed_verdicts_are_not_scored_and_are_asked_again(tmp_path: Path) -> N
     assert all(r.score.n_failed == 0 for t in second.tables.values() for r in t.rows)
     run_bench(setup, open_model=lambda m: Writer(m.name, []), judge=judge)
     assert judge.asked == asked + 1 + failed
+
+
+def test_a_baseline_outside_the_table(tmp_path: Path) -> None:
+    setup = config(tmp_path, models=(ModelSpec("ann", "x"),), baseline="mid", benchmarks=("mini-arena",))
+    result = run_bench(setup, open_model=lambda m: Writer(m.name, []), judge=Alphabet())
+    assert [(r.name, r.score.point) for r in result.tables["mini-arena"].rows] == [("ann", 100.0)]
 
 
 def test_a_judge_that_never_answers_stops_the_run(tmp_path: Path) -> None:
@@ -283,7 +297,36 @@ def test_answer_and_judge_commands(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.leaderboard(["--benchmark", "mini-alpaca", "--annotations", annotations, "--out", out, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)["rows"][0]
     assert (row["name"], row["n"], row["win_rate"]) == ("m", 40, pytest.approx(10.0))
+    files["m"].write_text(json.dumps(json.loads(files["m"].read_text())[:5]))
     with pytest.raises(DataError, match="has no answer to prompt"):
-        rows = json.loads(files["m"].read_text())[:5]
-        files["m"].write_text(json.dumps(rows))
         cli.judge([*shared[:2], "--answers", str(files["m"]), *shared[4:], "--judge", "py:leaderboard_toys:longer"])
+
+
+def test_a_language_model_judges_all_three_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that always prefers what it sees first: 50 in two games; in one game, the share of switched orders."""
+    from fake_server import FakeServer, Step, ok
+
+    def reply(body: dict[str, Any]) -> Step:
+        text = body["messages"][-1]["content"]
+        if body.get("logprobs"):
+            return ok("m", logprobs={"m": -0.1, "M": -2.4, "x": -5.0})
+        if "assistant A" in text:
+            return ok("A is a little better. [[A>B]]")
+        return ok("I cannot say." if "postcard" in text else "Good enough. Rating: [[6.5]]")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with FakeServer(reply) as server:
+        setup = config(
+            tmp_path, judge=f"judge:fake@{server.base_url}", models=(ModelSpec("ann", "x"), ModelSpec("mid", "z"))
+        )
+        result = run_bench(setup, open_model=lambda m: Writer(m.name, []))
+    p = math.exp(-0.1) / (math.exp(-0.1) + math.exp(-2.4))
+    instructions = [q.key for q in open_benchmark("mini-alpaca").prompts()]
+    expected = sum(p if is_switched(i) else 1 - p for i in instructions) / len(instructions)
+    alpaca, arena, mt = (next(r for r in result.tables[n].rows if r.name == "ann") for n in MINI)
+    assert alpaca.extra["win_rate"] == pytest.approx(100 * expected)
+    assert (arena.score.point, arena.score.n, arena.judge) == (50.0, 40, "fake")
+    assert (mt.score.point, mt.score.n, mt.score.n_failed) == (6.5, 38, 2)
+    assert mt.extra["average_failures_minus_one"] == pytest.approx((6.5 * 38 - 2) / 40)
+    rows = json.loads((tmp_path / "run/annotations/mini-alpaca/ann/annotations.json").read_text())
+    assert all(1 < r["preference"] < 2 and r["raw_completion"] == "m" for r in rows)

@@ -1,0 +1,332 @@
+"""Whole alignment runs on a tiny model: every algorithm, resume after a kill anywhere, and learning."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import make_tiny_tokenizer, save_tiny
+
+from alignment.algorithm import get_algorithm, list_algorithms
+from alignment.cli import align, run_align
+from alignment.config import AlignConfig, ProbeConfig
+from alignment.policy import Slots, load_policy
+from alignment.probes import win_tables
+from alignment.rounds import RoundLoop
+from alignment.samples import SampledGroup, read_samples, read_tables
+from prefeval import cli, fit_loop
+from prefeval.config import to_dict
+from prefeval.errors import ConfigError
+from prefeval.files import write_jsonl
+from prefeval.fit import FitConfig
+from prefeval.generate import SamplingParams
+from prefeval.generate.hf import HFGenerator
+from prefeval.oracle import PairwiseRule
+from prefeval.runs import MetricsLog, RunDir
+from prefeval.types import Prompt
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpo": ("dpo", {"step": 5.0}),
+    "dpo best and worst": ("dpo", {"step": 5.0, "pairs": "best_worst", "labels": "hard"}),
+    "inpo": ("inpo", {"step": 5.0, "tau": 0.02}),
+    "inpo tournament": ("inpo", {"step": 5.0, "tau": 0.02, "pairs": "tournament", "labels": "bernoulli"}),
+    "sppo": ("sppo", {"step": 5.0}),
+    "sppo pairwise": ("sppo", {"step": 5.0, "normaliser": "pairwise"}),
+    "onpo": ("onpo", {"step": 3.0}),
+    "onpo one fit": ("onpo", {"step": 3.0, "one_fit": True}),
+    "onpo with tau": ("onpo", {"step": 3.0, "tau": 0.1}),
+}
+TIMES = ("seconds", "tokens_per_second")
+WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_fsync() -> Iterator[None]:
+    """Kills are simulated inside one process, so nothing has to reach the disk; a busy one would make these slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny(folder / "model")
+    write_jsonl(folder / "prompts.jsonl", [{"id": f"p{i}", "prompt": f"Say {w}."} for i, w in enumerate(WORDS[:5])])
+    return folder
+
+
+def config_for(tiny: Path, out: Path, method: str, **changes: Any) -> AlignConfig:
+    name, options = METHODS[method]
+    config = AlignConfig(
+        out=str(out),
+        policy=str(tiny / "model"),
+        oracle="rules:shorter",
+        algorithm=name,
+        options=options,
+        prompts=str(tiny / "prompts.jsonl"),
+        instruction="Be brief.",
+        rounds=2,
+        responses=4,
+        max_new_tokens=6,
+        probe=ProbeConfig(share=0.4),
+        fit=FitConfig(precision="fp32", learning_rate=1e-3, batch_size=2, batch_tokens=256, checkpoint_every=1),
+    )
+    return replace(config, **changes)
+
+
+def play(config: AlignConfig) -> dict[str, Any]:
+    run = RunDir(config.out, to_dict(config), command="test")
+    with run.lock():
+        return run_align(config, run)
+
+
+def outcome(out: Path) -> tuple[bytes, list[Any]]:
+    """Final weights as bytes, and metric rows without times."""
+    rows = [
+        (r.kind, r.stage, r.round, r.step, {k: v for k, v in r.values.items() if k not in TIMES})
+        for r in MetricsLog(out / "metrics.jsonl").rows()
+    ]
+    return (out / "final" / "model.safetensors").read_bytes(), rows
+
+
+def weights(path: str | Path) -> torch.Tensor:
+    return torch.cat([t.flatten() for _, t in sorted(load_file(Path(path) / "model.safetensors").items())])
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    play(config_for(tiny, out, "onpo"))
+    return out
+
+
+def test_every_registered_algorithm_is_run_here() -> None:
+    assert {name for name, _ in METHODS.values()} == {info.name for info in list_algorithms()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_rounds_of(method: str, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = config_for(tiny, out, method)
+    result = play(config)
+    stages = [(r.kind, r.stage) for r in MetricsLog(out / "metrics.jsonl").rows()]
+    phases = get_algorithm(config.algorithm, **config.options).phases(1)
+    for number in (1, 2):
+        assert ("probe", f"round{number}/probe") in stages
+        assert {s for k, s in stages if k == "fit" and s.startswith(f"round{number}/")} == {
+            f"round{number}/{p.name}/fit" for p in phases
+        }
+        folder = out / "rounds" / f"00{number}" / phases[0].name
+        groups, tables = read_samples(folder / "samples.jsonl"), read_tables(folder / "preferences.safetensors")
+        assert len(groups) == 3  # two of five prompts are kept for the probes
+        for group, table in zip(groups, tables, strict=True):
+            assert not any("Be brief" in m.content for m in group.prompt.messages)  # judged on the bare prompt
+            lengths = np.array([len(t) for t in group.texts])
+            np.testing.assert_array_equal(table, 0.5 + 0.5 * np.sign(lengths[None, :] - lengths[:, None]))
+    assert not list(out.glob("rounds/*/*-fit")), "training state is removed after a fit"
+    start = weights(tiny / "model")
+    policies = [start, *(weights(out / "rounds" / f"00{n}" / f"{phases[-1].name}-policy") for n in (1, 2))]
+    assert not torch.equal(policies[0], policies[1])
+    assert not torch.equal(policies[1], policies[2])
+    assert torch.equal(weights(result["policy"]), policies[2])
+    loaded = load_policy(result["policy"], torch.float32)
+    assert loaded(torch.tensor([[1, 7]])).logits.shape == (1, 2, 300)
+
+
+def test_only_the_probe_prompts_are_probed(unbroken: Path, tiny: Path) -> None:
+    asked = {g.prompt.id for g in read_samples(unbroken / "probes" / "policy002.jsonl")}
+    trained = {g.prompt.id for p in unbroken.glob("rounds/*/aux/samples.jsonl") for g in read_samples(p)}
+    assert len(asked) == 2
+    assert len(trained) == 3
+    assert not asked & trained
+    probes = {r.round: r.values for r in MetricsLog(unbroken / "metrics.jsonl").rows() if r.kind == "probe"}
+    assert sorted(probes) == [0, 1, 2]
+    assert probes[0]["kl"] == pytest.approx(0.0, abs=1e-4)  # the start from itself
+    assert probes[0]["oracle/win_rate"] == 0.5
+    assert probes[2]["kl"] != pytest.approx(0.0, abs=1e-4)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it and tidy up."""
+
+
+def until_done(config: AlignConfig) -> int:
+    """Start the same command again after every kill; the number of kills."""
+    for kills in range(200):
+        try:
+            play(config)
+        except Killed:
+            continue
+        return kills
+    raise AssertionError("never done")
+
+
+@pytest.mark.parametrize("moment", ["before its marker", "before it starts"])
+def test_a_kill_at_every_stage_boundary(
+    moment: str, tiny: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    original = RunDir.stage
+
+    def stage(self: RunDir, name: str, inputs: Any, fn: Callable[[], Any]) -> Any:
+        def killed() -> Any:
+            result = fn() if moment == "before its marker" or name in seen else None
+            if name not in seen:
+                seen.add(name)
+                raise Killed
+            return result
+
+        return original(self, name, inputs, killed)
+
+    monkeypatch.setattr(RunDir, "stage", stage)
+    out = tmp_path / "run"
+    kills = until_done(config_for(tiny, out, "onpo"))
+    assert kills == len(seen) == 12  # probe 0; sample, compare, two fits, probe in two rounds; final
+    assert outcome(out) == outcome(unbroken)
+
+
+def test_a_kill_before_every_optimiser_step(
+    tiny: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[str, int]] = set()
+    original = fit_loop.FitLoop.advance
+
+    def advance(self: Any) -> None:
+        if (self.stage, self.step) not in seen:
+            seen.add((self.stage, self.step))
+            raise Killed
+        original(self)
+
+    monkeypatch.setattr(fit_loop.FitLoop, "advance", advance)
+    out = tmp_path / "run"
+    kills = until_done(config_for(tiny, out, "onpo"))
+    assert kills == 8  # two steps (3 prompts in batches of 2) of two fits in two rounds
+    assert outcome(out) == outcome(unbroken)
+
+
+def test_a_finished_run_does_nothing_and_another_config_is_refused(tiny: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    saved = (out / "config.yaml").read_text().replace(str(unbroken), str(out))
+    (out / "config.yaml").write_text(saved)
+    play(config_for(tiny, out, "onpo"))
+    after = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    assert {p for p in after if after[p] != before.get(p)} == {out / "config.yaml"}
+    changes: dict[str, dict[str, Any]] = {"rounds: 3": {"rounds": 3}, "step: 3.5": {"options": {"step": 3.5}}}
+    for line, change in (changes | {"seed: 1": {"seed": 1}}).items():
+        with pytest.raises(ConfigError, match=f"another configuration(.|\n)*\\+.*{line}"):
+            play(config_for(tiny, out, "onpo", **change))
+
+
+def test_another_model_under_the_same_path_is_not_taken_for_the_old_one(tiny: Path, tmp_path: Path) -> None:
+    start = tmp_path / "model"
+    save_tiny(start, seed=0)
+    config = config_for(tiny, tmp_path / "run", "dpo", policy=str(start), rounds=1)
+    play(config)
+    first = outcome(tmp_path / "run")
+    save_tiny(start, seed=1)
+    play(config)
+    second = outcome(tmp_path / "run")
+    assert second[0] != first[0]
+    fresh = replace(config, out=str(tmp_path / "fresh"))
+    play(fresh)
+    assert outcome(tmp_path / "fresh")[0] == second[0]
+    assert sorted(map(str, outcome(tmp_path / "fresh")[1])) == sorted(map(str, second[1]))
+
+
+def open_loop(config: AlignConfig) -> RoundLoop:
+    run = RunDir(config.out, to_dict(config), command="test")
+    prompts = [Prompt.from_text(f"Say {w}.", id=w) for w in WORDS]
+    return RoundLoop(config, run, PairwiseRule("letters", more_letters), prompts, None)
+
+
+def more_letters(prompt: Prompt, first: str, second: str) -> float:
+    """More plain letters win: something that single tokens decide."""
+    a, b = (sum(c.isascii() and c.isalpha() for c in t) for t in (first, second))
+    return float(1 / (1 + np.exp(-2.0 * (a - b))))
+
+
+def test_anchors_are_the_same_bits_whenever_they_are_computed(tiny: Path, tmp_path: Path) -> None:
+    loop = open_loop(config_for(tiny, tmp_path / "run", "onpo with tau", rounds=1))
+    slots = loop.play_round(1, Slots.from_start(loop.start))
+    slots = slots.averaged("aux", slots.checkpoint("policy"), 0.25)
+    phase, folder = loop.algorithm.phases(1)[0], Path(loop.config.out) / "rounds" / "001" / "aux"
+    first, second = (loop._items(1, phase, slots, folder) for _ in range(2))
+    assert [i.anchors for i in first] == [i.anchors for i in second]
+    groups = read_samples(folder / "samples.jsonl")
+    # the start sampled them, so its frozen log-probs are the sampler's; a mixture's are the weighted mean of its members'
+    policy = loop._items(1, replace(phase, anchors=("policy",)), slots, folder)
+    aux_alone = Slots({**slots.members, "policy": [(1.0, slots.mixture("aux")[0][1])]})
+    other = loop._items(1, replace(phase, anchors=("policy",)), aux_alone, folder)
+    for item, group, new, old in zip(first, groups, policy, other, strict=True):
+        assert item.anchors["start"] == pytest.approx([r.logprob for r in group.responses], abs=1e-4)
+        mixed = [0.75 * a + 0.25 * b for a, b in zip(old.anchors["policy"], new.anchors["policy"], strict=True)]
+        assert item.anchors["aux"] == pytest.approx(mixed, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dpo", "inpo", "sppo", "sppo pairwise", "onpo", "onpo one fit"])
+def test_the_win_rate_rises(method: str, tiny: Path, tmp_path: Path) -> None:
+    """Under a rule that single tokens decide, every method beats its start in two rounds."""
+    fit = FitConfig(precision="fp32", learning_rate=2e-2, epochs=4, batch_size=4, batch_tokens=4096, checkpoint_every=0)
+    config = config_for(tiny, tmp_path / "run", method, responses=16, max_new_tokens=4, fit=fit, instruction="")
+    loop = open_loop(replace(config, fit=replace(fit, schedule="constant")))
+    slots = Slots.from_start(loop.start)
+    pool = []
+    for number in (0, 1, 2):
+        slots = loop.play_round(number, slots) if number else slots
+        model = load_policy(slots.checkpoint("policy"), torch.float32)
+        asked = [Prompt.from_text(f"Name a {w}!", id=w) for w in WORDS]
+        replies = HFGenerator(model, make_tiny_tokenizer()).sample(asked, 8, SamplingParams(max_new_tokens=4), seed=99)
+        pool.append([SampledGroup(p, tuple(g)) for p, g in zip(asked, replies, strict=True)])
+    wins = win_tables(loop.oracle, pool).mean(axis=0)
+    assert wins[1, 0] > 0.65
+    assert wins[2, 0] > max(0.75, wins[1, 0])
+
+
+def test_prompts_of_a_round_follow_a_seeded_order_that_starts_over(tiny: Path, tmp_path: Path) -> None:
+    loop = open_loop(config_for(tiny, tmp_path / "run", "dpo", prompts_per_round=5))
+    rounds = [[p.id for p in loop.round_prompts(n)] for n in (1, 2, 3)]
+    assert len({*rounds[0], *rounds[1]}) == 10
+    assert set(WORDS) == {*rounds[0], *rounds[1], *rounds[2]}
+    assert rounds[2][2:] == rounds[0][:3]
+    assert len(open_loop(config_for(tiny, tmp_path / "all", "dpo", prompts_per_round=99)).round_prompts(1)) == 12
+
+
+def test_from_the_command_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(json.dumps(to_dict(config_for(tiny, tmp_path / "run", "dpo", rounds=1))))
+    assert cli.main(["align", str(recipe), "--fit.learning-rate", "2e-3", "--out", str(tmp_path / "other")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "other" / "final")
+    assert (tmp_path / "other" / "final" / "config.json").exists()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="which prompts"):
+        align([str(recipe), "--prompts", "", "--out", str(tmp_path / "third")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": "onpoo"}, "did you mean 'onpo'"),
+        ({"options": {"stepp": 1.0}}, "did you mean 'step'"),
+        ({"options": {"step": -1.0}}, "positive"),
+        ({"rounds": 0}, "rounds"),
+        ({"responses": 1}, "at least 2"),
+        ({"prompts_per_round": -1}, "prompts_per_round"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_runs(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AlignConfig(**changes)
+    with pytest.raises(ConfigError, match="share"):
+        ProbeConfig(share=1.0)

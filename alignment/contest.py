@@ -57,7 +57,7 @@ def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
     prompts = load_prompts(config.prompts)
     prompts = prompts[: config.limit or None]
     specs = {name: resolve(spec).spec for name, spec in config.policies.items()}
-    base, under_base = next(iter(specs.values())), {}
+    base, logprobs = next(iter(specs.values())), {}
     for name, spec in specs.items():
         inputs = {
             "weights": [fingerprint(spec), fingerprint(base)],
@@ -66,10 +66,10 @@ def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
             "seed": config.seed,
         }
         done = run.stage(f"sample/{name}", inputs, partial(_sample, config, run, name, spec, base, prompts))
-        under_base[name] = done["under_base"]
+        logprobs[name] = done
     files = {name: sha256_file(_path(run, name)) for name in specs}
     inputs = {"samples": files, "oracle": fingerprint(config.oracle), "seed": config.seed}
-    work = partial(_judge, config, run, lambda: open_oracle(config.oracle), under_base)
+    work = partial(_judge, config, run, lambda: open_oracle(config.oracle), logprobs)
     result: dict[str, Any] = run.stage("judge", inputs, work)
     return result
 
@@ -77,7 +77,7 @@ def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
 def _sample(
     config: ContestConfig, run: RunDir, name: str, spec: str, base: str, prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
-    """Replies of one policy, with their log-probs under the base in the stage's result."""
+    """Replies of one policy; the result holds their log-probs under the policy itself and under the base."""
     from alignment.logprobs import frozen_logprobs
     from alignment.policy import load_policy
     from prefeval import chat
@@ -94,13 +94,17 @@ def _sample(
     replies = generator.sample(asked, config.responses, params, derive_seed(config.seed, "contest", name))
     groups = [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
     flat = [s for rows in token_sequences(tokenizer, groups, config.instruction) for s in rows]
-    under_base = frozen_logprobs(load_policy(base, dtype), flat, chat.safe_pad_id(tokenizer))
+    pad = chat.safe_pad_id(tokenizer)
+    found = {"own": frozen_logprobs(model, flat, pad), "base": frozen_logprobs(load_policy(base, dtype), flat, pad)}
     write_samples(_path(run, name), groups)
-    return {"under_base": under_base}
+    return found
 
 
 def _judge(
-    config: ContestConfig, run: RunDir, open_judge: Callable[[], Oracle], under_base: Mapping[str, Sequence[float]]
+    config: ContestConfig,
+    run: RunDir,
+    open_judge: Callable[[], Oracle],
+    logprobs: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> dict[str, Any]:
     from alignment.probes import describe, restricted_gap, win_tables
 
@@ -110,7 +114,7 @@ def _judge(
     wins = win_tables(oracle, pool)
     rows = []
     for index, name in enumerate(names):
-        row: dict[str, Any] = {"policy": name, **describe(pool[index], under_base[name])}
+        row: dict[str, Any] = {"policy": name, **describe(pool[index], logprobs[name]["base"], logprobs[name]["own"])}
         row |= _flat("win_rate", bootstrap_mean(wins[:, index, 0], seed=config.seed))
         matched = length_matched(oracle, pool[index], pool[0]) if index else Estimate(0.5, 0.5, 0.5, 0)
         row |= _flat("length_matched_win_rate", matched)

@@ -61,23 +61,22 @@ class Probes:
         from alignment.logprobs import frozen_logprobs
         from alignment.policy import load_policy
 
-        groups = self._sample(number, checkpoint)
+        policy = load_policy(checkpoint, self.dtype)
+        groups = self._sample(number, policy)
         flat = [s for rows in token_sequences(self.tokenizer, groups, self.instruction) for s in rows]
+        own = frozen_logprobs(policy, flat, self.pad_id)
         under_start = frozen_logprobs(load_policy(self.start, self.dtype), flat, self.pad_id)
-        values = describe(groups, under_start)
+        values = describe(groups, under_start, own)
         pool = [read_samples(self._path(n)) for n in range(number + 1)]
         for name, oracle in self.oracles.items():
             wins = win_tables(oracle, pool)
             values |= {f"{name}/{k}": v for k, v in summarise(wins, number, self.seed).items()}
         return values
 
-    def _sample(self, number: int, checkpoint: str) -> list[SampledGroup]:
-        from alignment.policy import load_policy
+    def _sample(self, number: int, policy: Any) -> list[SampledGroup]:
         from prefeval.generate.hf import HFGenerator
 
-        generator = HFGenerator(
-            load_policy(checkpoint, self.dtype), self.tokenizer, name=f"probe {number}", batch_rows=self.sampling_rows
-        )
+        generator = HFGenerator(policy, self.tokenizer, name=f"probe {number}", batch_rows=self.sampling_rows)
         asked = [chat.with_instruction(p, self.instruction) for p in self.prompts]
         params = SamplingParams(max_new_tokens=self.max_new_tokens)
         replies = generator.sample(asked, self.responses, params, derive_seed(self.seed, "probe", number))
@@ -89,21 +88,26 @@ class Probes:
         return self.folder / f"policy{number:03d}.jsonl"
 
 
-def describe(groups: Sequence[SampledGroup], under_start: Sequence[float]) -> dict[str, Any]:
+def describe(
+    groups: Sequence[SampledGroup], under_start: Sequence[float], own: Sequence[float] | None = None
+) -> dict[str, Any]:
     """KL from the start, length and health of the text of one policy's samples.
 
-    `kl` (nats a reply) is the Monte Carlo mean of log pi - log start; `start_logp` the mean log-prob of a token under
-    the start; `ended` the share of replies that were not cut off; `broken` the share that are empty or mostly
-    repetition; `duplicates` the share that another reply to any prompt equals.
+    `kl` (nats a reply) is the Monte Carlo mean of log pi - log start; `own` gives log pi by the same forward pass as
+    `under_start`, so that a policy's KL from itself is exactly 0 (default: the sampler's, which rounds otherwise in
+    bf16; `sampler_error` is the mean absolute difference a token between the two). `start_logp` is the mean log-prob of
+    a token under the start; `ended` the share of replies that were not cut off; `broken` the share that are empty or
+    mostly repetition; `duplicates` the share that another reply to any prompt equals.
     """
     replies = [r for g in groups for r in g.responses]
     clusters = [g.prompt.id for g in groups for _ in g.responses]
     tokens = np.array([len(r.token_ids or ()) for r in replies], dtype=np.float64)
-    own = np.array([r.logprob if r.logprob is not None else np.nan for r in replies], dtype=np.float64)
+    sampled = np.array([r.logprob if r.logprob is not None else np.nan for r in replies], dtype=np.float64)
+    policy = sampled if own is None else np.asarray(own, dtype=np.float64)
     start = np.asarray(under_start, dtype=np.float64)
     texts = [r.text.strip().lower() for r in replies]
     counts = Counter(texts)
-    kl = bootstrap_mean(own - start, clusters)
+    kl = bootstrap_mean(policy - start, clusters)
     return {
         "kl": kl.point,
         "kl_low": kl.low,
@@ -112,7 +116,8 @@ def describe(groups: Sequence[SampledGroup], under_start: Sequence[float]) -> di
         "characters": float(np.mean([len(r.text) for r in replies])),
         "ended": float(np.mean([r.finish_reason == "stop" for r in replies])),
         "start_logp": float(start.sum() / tokens.sum()),
-        "entropy": float(-own.sum() / tokens.sum()),
+        "entropy": float(-policy.sum() / tokens.sum()),
+        "sampler_error": float(np.mean(np.abs(sampled - policy) / tokens)),
         "duplicates": float(np.mean([counts[t] > 1 for t in texts])),
         "broken": float(np.mean([is_broken(t) for t in texts])),
         "replies": len(replies),

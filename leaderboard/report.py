@@ -29,6 +29,7 @@ class ReportConfig:
     name: str = "report"
     out: str = "runs/report"
     title: str = ""  # default: made from the pipeline's name
+    after: tuple[str, ...] = ()  # folders of steps that the report shows: it is made again when they change
     chain: str = ""  # the pipeline's root, whose sub-directories are its steps; default: the folder that holds `out`
 
 

@@ -219,8 +219,10 @@ def _download_wheel(folder: Path) -> Path:
 
 
 def _loading(spec: str, load: Any) -> Any:
+    from safetensors import SafetensorError
+
     try:
         return load()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of another shape
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"model {spec}: cannot be loaded: {first}") from None

@@ -24,7 +24,6 @@ from prefeval.runs import RunDir
 STEPS: dict[str, tuple[str, str]] = {
     "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
     "train": ("reward_models.train:TrainConfig", "reward_models.train:train"),
-    "examine": ("reward_models.examine:ExamineConfig", "reward_models.examine:examine"),
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
     "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
     "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),
@@ -41,6 +40,12 @@ class Step:
     command: str
     config: dict[str, Any] = field(default_factory=dict)
     minutes: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", self.name) or self.name in ("out", "seed"):
+            raise ConfigError(f"step '{self.name}': a name is letters, digits, '_' and '-', and neither out nor seed")
+        if not 0 < self.minutes < float("inf"):
+            raise ConfigError(f"step '{self.name}': minutes must be a positive number, not {self.minutes}")
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,16 @@ def _extended(data: dict[str, Any], name: str, overrides: Sequence[str]) -> Reci
     change = data.get("change") or {}
     if unknown or not isinstance(change, Mapping):
         raise ConfigError(f"{name}: beside 'extends' stand name, about, out, seed and the mapping 'change'")
-    parent = load_recipe(str(data["extends"]))
+    try:
+        parent = load_recipe(str(data["extends"]))
+    except RecursionError:
+        raise ConfigError(f"{name}: recipes that extend one another in a circle ('{data['extends']}')") from None
     own = {k: v for k, v in data.items() if k not in ("extends", "change")}
     minutes = {k.removesuffix(".minutes"): v for k, v in change.items() if k.endswith(".minutes")}
+    names = [s.name for s in parent.steps]
+    for step, value in minutes.items():
+        if step not in names or not isinstance(value, (int, float)):
+            raise ConfigError(f"{name}: '{step}.minutes: {value}' is no step and number{nearest(step, names)}")
     steps = tuple(replace(s, minutes=float(minutes.get(s.name, s.minutes))) for s in parent.steps)
     recipe = from_dict(Recipe, {**to_dict(parent), **own, "steps": list(steps)}, where=name)
     rest = {k: v for k, v in change.items() if not k.endswith(".minutes")}

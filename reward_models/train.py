@@ -43,6 +43,7 @@ class TrainConfig:
     columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
     valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
     valid_fraction: float = 0.1
+    test_data: str | None = None  # looked at once, after everything is decided: test.json
     model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
     keep_head: bool = False  # start from the head of that preference model
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -74,7 +75,32 @@ def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     files = {spec: sha256_file(spec) for spec in (config.data, config.valid_data) if spec and Path(spec).is_file()}
     decisive = {k: v for k, v in to_dict(config).items() if k != "out"}
     result: dict[str, Any] = run.stage("train", {"config": decisive, "files": files}, lambda: _train(config, run))
+    if config.test_data:
+        inputs = {"data": _revision(config.test_data), "weights": sha256_file(run.path / "final" / "model.safetensors")}
+        result = {**result, "test": run.stage("test", inputs, lambda: _test(config, run))}
     return result
+
+
+def _test(config: TrainConfig, run: RunDir) -> dict[str, Any]:
+    """Metrics on the test records, with the accuracy on cyclic triples under `cycles`: written to test.json."""
+    from prefeval.data.readers import load_records
+    from reward_models.evaluate import cyclic_triple_accuracy, evaluate
+    from reward_models.oracles import open_oracle
+
+    oracle = open_oracle(f"model:{run.path / 'final'}")
+    data = load_records(config.test_data or "", format=config.format, columns=config.columns or None)
+    records = [r for r in data.records if r.pairs]
+    metrics = evaluate(oracle, records, seed=config.seed, resamples=config.resamples)
+    cycles = cyclic_triple_accuracy(oracle, records, seed=config.seed, resamples=config.resamples)
+    result = {**metrics, "cycles": cycles}
+    write_json(run.path / "test.json", result)
+    run.metrics.cut("test")
+    run.metrics.add(MetricRow("evaluation", "test", {**metrics, **{f"cycles/{k}": v for k, v in cycles.items()}}))
+    return result
+
+
+def _revision(spec: str) -> str:
+    return sha256_file(spec) if Path(spec).is_file() else spec
 
 
 def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:

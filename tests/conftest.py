@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-# before anything imports transformers: no test may reach the hub, and a missing model must fail at once
+# Before anything imports transformers: no test may reach the hub, and a missing model must fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# and before torch: its threads wait for one another in circles when tests share the cores
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# Before torch: where tests share the cores, its threads spin for one another, and a test of 1 s takes 30.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prefeval.errors import ConfigError
 from prefeval.files import iterate_jsonl, sha256_file, write_jsonl
 from prefeval.oracle import Oracle
 from prefeval.quickstart.gold import GoldOracle, Style
@@ -19,6 +20,7 @@ from prefeval.seeds import rng
 from prefeval.types import FloatArray, Prompt
 
 POLICY_INSTRUCTION = "Answer in one or two short sentences."
+_TRAIN, _VALID, _TEST = 285, 30, 105  # prompts
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class DataConfig:
     train_responses: int = 8  # of the twelve replies to a prompt: those that lie furthest apart in style
     test_responses: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        # the splits are cut from one shuffled list at fixed places: more than this would reach into the next one
+        for name, most in (("train_prompts", _TRAIN), ("valid_prompts", _VALID), ("test_prompts", _TEST)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}: {getattr(self, name)} is out of range, there are {most}")
 
 
 def asset(name: str) -> Path:
@@ -53,8 +61,8 @@ def split_ids(config: DataConfig) -> dict[str, list[str]]:
     """Split name -> prompt ids, by a seeded shuffle of all prompts; the test prompts come first, whatever the sizes."""
     ids = [row["id"] for row in prompt_rows()]
     order = [ids[i] for i in rng("quickstart split").permutation(len(ids))]
-    test, rest = order[: config.test_prompts], order[105:]
-    valid, train = rest[: config.valid_prompts], rest[30:][: config.train_prompts]
+    test, rest = order[: config.test_prompts], order[_TEST:]
+    valid, train = rest[: config.valid_prompts], rest[_VALID:][: config.train_prompts]
     return {"train": train, "valid": valid, "test": test}
 
 

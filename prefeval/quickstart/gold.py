@@ -119,14 +119,20 @@ class GoldOracle(MatrixOracle):
 
     def styles(self, prompt: Prompt, texts: Sequence[str]) -> list[Style | None]:
         """The points of the texts of one prompt."""
+        values = self._ready()(prompt, texts)
+        return [style_of(prompt.text, text, v) for text, v in zip(texts, values, strict=True)]
+
+    def _ready(self) -> Fluency:
         if self._fluency is None:
             from prefeval.quickstart.fluency import base_fluency
 
             self._fluency = base_fluency()
-        values = self._fluency(prompt, texts)
-        return [style_of(prompt.text, text, v) for text, v in zip(texts, values, strict=True)]
+        return self._fluency
 
     def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+        prepare = getattr(self._ready(), "prepare", None)
+        if prepare is not None:  # one batch for all prompts instead of one each
+            prepare([(p, text) for p, group in zip(prompts, groups, strict=True) for text in group])
         return [vote(self.styles(prompt, group)) for prompt, group in zip(prompts, groups, strict=True)]
 
 

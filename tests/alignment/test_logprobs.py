@@ -200,8 +200,12 @@ def test_token_sequences_are_the_sampled_ids_behind_the_prompt() -> None:
 
 def test_samples_and_tables_come_back_from_disk(tmp_path: Any) -> None:
     groups = [
-        SampledGroup(Prompt.from_text("Hi\u2028there", id="a", system="S"), (Response("x\u0085y", (5, 2), "stop", -0.1),)),
-        SampledGroup(Prompt.from_text("Two", id="b"), (Response("é", None, None, None), Response("", (1,), "length", 0.0))),
+        SampledGroup(
+            Prompt.from_text("Hi\u2028there", id="a", system="S"), (Response("x\u0085y", (5, 2), "stop", -0.1),)
+        ),
+        SampledGroup(
+            Prompt.from_text("Two", id="b"), (Response("é", None, None, None), Response("", (1,), "length", 0.0))
+        ),
     ]
     write_samples(tmp_path / "s.jsonl", groups)
     assert read_samples(tmp_path / "s.jsonl") == groups

@@ -147,7 +147,9 @@ def test_is_broken(text: str, broken: bool) -> None:
 
 
 def test_length_matched_uses_only_pairs_of_like_length() -> None:
-    ours = [SampledGroup(Prompt.from_text("q", id=str(i)), (reply("s", 100), reply("a long one", 200))) for i in range(4)]
+    ours = [
+        SampledGroup(Prompt.from_text("q", id=str(i)), (reply("s", 100), reply("a long one", 200))) for i in range(4)
+    ]
     base = [SampledGroup(g.prompt, (reply("base text", 108), reply("xx", 500))) for g in ours]
     found = length_matched(open_rule("shorter"), ours, base)
     assert (found.point, found.n) == (1.0, 4)  # 100 against 108 alone

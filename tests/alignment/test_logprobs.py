@@ -142,10 +142,10 @@ def test_the_end_token_counts_once_and_the_prompt_not_at_all() -> None:
     assert len(tokens) == s.response_length
     assert owner.tolist() == [0] * s.response_length
     without_end = sequence_logprobs(model, [TokenSequence(s.ids[:-1], s.prompt_length)], PAD)
-    assert float(sequence_logprobs(model, [s], PAD)) == pytest.approx(float(without_end + tokens[-1]), abs=1e-5)
+    assert sequence_logprobs(model, [s], PAD).item() == pytest.approx((without_end + tokens[-1]).item(), abs=1e-5)
     whole = sequence_logprobs(model, [TokenSequence(s.ids, 1)], PAD)
     prompt = sequence_logprobs(model, [TokenSequence(s.ids[: s.prompt_length], 1)], PAD)
-    assert float(whole - prompt) == pytest.approx(float(tokens.sum()), abs=1e-4)
+    assert (whole - prompt).item() == pytest.approx(tokens.sum().item(), abs=1e-4)
 
 
 def test_frozen_values_are_in_order_and_repeat_bit_for_bit() -> None:
@@ -169,7 +169,7 @@ def test_bf16_weights_give_fp32_sums_near_the_exact_ones() -> None:
 
 
 def test_autocast_leaves_values_and_gradients_consistent() -> None:
-    """The output matrix is applied outside autocast, so that the recomputation in the backward pass is the forward's."""
+    """The output matrix is applied outside autocast, so that the backward pass recomputes what the forward saw."""
     model, batch = build("Llama"), sequences()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = sequence_logprobs(model, batch, PAD)
@@ -181,7 +181,7 @@ def test_autocast_leaves_values_and_gradients_consistent() -> None:
     s = batch[0]
     steps = hidden[s.prompt_length - 1 : -1] @ model.lm_head.weight.detach().T
     exact = torch.log_softmax(steps, -1)[torch.arange(len(steps)), torch.tensor(s.ids[s.prompt_length :])].sum()
-    assert float(found[0]) == pytest.approx(float(exact), abs=0.05 * s.response_length)
+    assert found[0].item() == pytest.approx(exact.item(), abs=0.05 * s.response_length)
     # each position's softmax slope sums to zero over the vocabulary only if both passes saw the same logits
     assert head.sum(0).abs().max() < 1e-3 * head.abs().max()
 

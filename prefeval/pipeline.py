@@ -23,7 +23,7 @@ from prefeval.runs import RunDir
 # command -> (config dataclass, function(config, run) -> JSON-able result), by dotted name so that nothing is imported
 STEPS: dict[str, tuple[str, str]] = {
     "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
-    "train": ("reward_models.train:TrainConfig", "reward_models.train:train"),
+    "train": ("reward_models.config:TrainConfig", "reward_models.train:train"),
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
     "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
     "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),

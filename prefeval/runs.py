@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prefeval.config import to_yaml
-from prefeval.errors import ConfigError, RunError
+from prefeval.errors import ConfigError, RunError, UserError
 from prefeval.files import dumps, read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
 from prefeval.log import format_seconds, logger
 
@@ -49,6 +50,7 @@ class RunDir:
         self.path = Path(path)
         self.command = command
         try:
+            self.fresh = not self.path.exists() or not any(self.path.iterdir())
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise ConfigError(f"--out {self.path}: not a directory") from None
@@ -116,6 +118,11 @@ class RunDir:
             out.write(json.dumps(me))
         try:
             yield
+        except UserError:
+            # Bad input, found before anything was achieved: leave nothing that the corrected command would trip over.
+            if self.fresh and not any(self.path.rglob(".stages/*.json")):
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
         finally:
             path.unlink(missing_ok=True)
 

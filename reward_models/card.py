@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reward_models.train import TrainConfig
+    from reward_models.config import TrainConfig
 
 _ROWS = (
     "accuracy",

@@ -22,12 +22,13 @@ def train(argv: Sequence[str]) -> int:
     """``prefeval train [RECIPE.yaml] [--a.b value ...] [--json]``."""
     from prefeval.config import load_config, to_dict
     from prefeval.runs import RunDir
-    from reward_models.train import TrainConfig
-    from reward_models.train import train as run_training
+    from reward_models.config import TrainConfig
 
     rest = [a for a in argv if a != "--json"]
     recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
     config = load_config(TrainConfig, recipe, rest, command="train")
+    from reward_models.train import train as run_training  # torch: after --help has had its chance
+
     run = RunDir(config.out, to_dict(config), command=f"prefeval train {' '.join(argv)}")
     with run.lock():
         result = run_training(config, run)

@@ -16,47 +16,10 @@ that of arXiv 2605.17342: a scalar part for strength, k skew blocks for cycles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
-_KINDS = ("bt", "regression", "gpm", "hybrid")
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """Which head, how wide, and its temperature: P(i > j) = sigmoid(score / tau).
-
-    `attributes` and `weights` (their reduction to one number; all ones when empty) belong to `regression`, `blocks` (k)
-    and `unit_norm` (||v|| = 1 over all 2k components) to `gpm` and `hybrid`. Raises ValueError for an unusable mix.
-    """
-
-    kind: HeadKind = "hybrid"
-    attributes: tuple[str, ...] = ()
-    weights: tuple[float, ...] = ()
-    blocks: int = 1
-    unit_norm: bool = False
-    tau: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"head kind '{self.kind}' is none of {', '.join(_KINDS)}")
-        if not self.tau > 0:
-            raise ValueError(f"the head's tau must be positive, not {self.tau}")
-        if self.kind in ("gpm", "hybrid") and self.blocks < 1:
-            raise ValueError(f"a {self.kind} head needs at least one skew block, not {self.blocks}")
-        if self.kind == "regression" and not self.attributes:
-            raise ValueError("a regression head needs the names of its attributes")
-        if self.weights and len(self.weights) != len(self.attributes):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.attributes)} attributes")
-
-    def width(self) -> int:
-        """The number of linear outputs a response."""
-        widths = {"bt": 1, "regression": len(self.attributes), "gpm": 2 * self.blocks, "hybrid": 1 + 2 * self.blocks}
-        return widths[self.kind]
+from reward_models.config import HeadConfig
 
 
 def scalar_part(outputs: Tensor, head: HeadConfig) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,31 +12,10 @@ from torch import Tensor
 from prefeval.fit import LossOutput
 from prefeval.types import PairLabel, PreferenceRecord
 from reward_models import losses
+from reward_models.config import HeadConfig, LossConfig
 from reward_models.encoding import PairEncoder
 from reward_models.forward import Encoded
-from reward_models.heads import HeadConfig, pair_logits, scalar_part
-
-LossKind = Literal["soft", "margin", "scaled", "robust", "hinge", "log_odds"]
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """The loss on pairs; see `losses`. A regression head is trained on its ratings and ignores it.
-
-    `smoothing` is the label smoothing e, for `robust` the assumed rate of flipped labels; `centring` the coefficient of
-    (r_1 + r_2)^2 (0.01 is usual). Pairs without a margin count as margin 0 (`margin`) or 1 (`scaled`, `hinge`).
-    Raises ValueError for a value out of range.
-    """
-
-    kind: LossKind = "soft"
-    smoothing: float = 0.0
-    centring: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.smoothing < 0.5:
-            raise ValueError(f"loss.smoothing must be in [0, 0.5), not {self.smoothing}")
-        if self.centring < 0:
-            raise ValueError(f"loss.centring must not be negative, not {self.centring}")
+from reward_models.heads import pair_logits, scalar_part
 
 
 @dataclass(frozen=True)

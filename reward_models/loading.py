@@ -16,7 +16,7 @@ from prefeval.config import from_dict
 from prefeval.errors import ConfigError
 from prefeval.files import read_json
 from prefeval.models import load_tokenizer, resolve
-from reward_models.heads import HeadConfig
+from reward_models.config import HeadConfig
 
 FORMAT_VERSION = 1
 _HEAD_FIELDS = ("kind", "attributes", "weights", "blocks", "unit_norm", "tau")

@@ -20,9 +20,9 @@ from prefeval.files import atomic_directory
 from prefeval.models import load_tokenizer
 from prefeval.types import Prompt
 from reward_models import loading
+from reward_models.config import HeadConfig
 from reward_models.encoding import Encoding, PairEncoder
 from reward_models.forward import Layout
-from reward_models.heads import HeadConfig
 
 POOLINGS = ("last", "stock")
 

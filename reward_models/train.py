@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,13 +10,13 @@ from prefeval.batching import token_batches
 from prefeval.config import to_dict
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import sha256_file, write_json, write_text
-from prefeval.fit import FitConfig, FitResult, LossOutput, fit
+from prefeval.fit import FitResult, LossOutput, fit
 from prefeval.log import logger
 from prefeval.runs import MetricRow, RunDir
 from prefeval.types import PreferenceRecord
 from reward_models.card import model_card
-from reward_models.heads import HeadConfig
-from reward_models.items import Item, LossConfig, item_loss, make_items
+from reward_models.config import TrainConfig
+from reward_models.items import Item, item_loss, make_items
 
 T = TypeVar("T")
 
@@ -32,37 +31,6 @@ if TYPE_CHECKING:
 _FEATURE_TOKENS = 16384  # padded tokens of a batch when hidden states are computed once
 _MAX_FACTOR = 100.0  # a temperature raised further than this would say that the scores mean nothing
 _VALIDATION = ("validation", "valid", "val", "dev")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A preference model from preference data. Raises ConfigError for a value out of range."""
-
-    data: str = ""  # file, directory or hub id of preference data
-    format: str | None = None  # where the columns do not tell it
-    columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
-    valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
-    valid_fraction: float = 0.1
-    test_data: str | None = None  # looked at once, after everything is decided: test.json
-    model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
-    keep_head: bool = False  # start from the head of that preference model
-    head: HeadConfig = field(default_factory=HeadConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
-    max_length: int = 2048  # tokens of prompt and response; the beginning of longer ones is cut
-    max_group: int = 8  # responses of one prompt in one training item
-    calibrate: bool = True  # fit the head's temperature on the validation pairs
-    fit: FitConfig = field(default_factory=FitConfig)
-    evaluate_every: int = 0  # steps between validation losses; 0 = at the end
-    resamples: int = 1000  # of the bootstrap behind the intervals
-    seed: int = 0
-    out: str = "runs/preference"
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.valid_fraction < 1.0:
-            raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
-        if self.max_length < 2 or self.max_group < 2:
-            raise ConfigError("max_length and max_group must be at least 2")
 
 
 def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from tiny import save_tiny
 
 pytestmark = pytest.mark.slow
 
-PROMPTS = [f"What is a good way to {verb} {thing}?" for verb in ("clean", "move", "find") for thing in ("tea", "a cat", "it")]
+PROMPTS = [
+    f"What is a good way to {verb} {thing}?" for verb in ("clean", "move", "find") for thing in ("tea", "a cat", "it")
+]
 
 
 def write_recipe(folder: Path, model: Path) -> Path:

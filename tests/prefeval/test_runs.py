@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prefeval.errors import ConfigError, RunError
+from prefeval.errors import ConfigError, DataError, RunError
 from prefeval.runs import MetricRow, MetricsLog, RunDir, read_run
 
 
@@ -175,3 +175,23 @@ def test_metrics_are_appended_cut_and_read_back(tmp_path: Path) -> None:
     log.cut("fit")
     assert [r.stage for r in log.rows()] == ["probe"]
     assert log.path.read_text().endswith("\n")
+
+
+def test_bad_input_in_a_new_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "new", {"a": 1})
+    with pytest.raises(DataError), run.lock():
+        run.stage("read", 0, lambda: _refuse())
+    assert not (tmp_path / "new").exists()
+
+
+def test_bad_input_after_a_finished_stage_keeps_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "new", {"a": 1})
+    run.stage("first", 0, lambda: 1)
+    with pytest.raises(DataError), run.lock():
+        run.stage("read", 0, lambda: _refuse())
+    again = RunDir(tmp_path / "new", {"a": 1})
+    assert again.stage("first", 0, lambda: 2) == 1
+
+
+def _refuse() -> None:
+    raise DataError("the response is empty", file="x.jsonl", row=2, field="chosen")

@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from reward_models.heads import HeadConfig, pair_logits, rotate, score_matrix, skew_factors, split_parts
+from reward_models.config import HeadConfig
+from reward_models.heads import pair_logits, rotate, score_matrix, skew_factors, split_parts
 from reward_models.losses import soft_bce
 
 HEADS = [

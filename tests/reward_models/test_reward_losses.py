@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from reward_models import losses
-from reward_models.items import LossConfig, pair_loss
+from reward_models.config import LossConfig
+from reward_models.items import pair_loss
 
 D = torch.tensor([-2.0, -0.3, 0.0, 0.7, 3.0], dtype=torch.float64)
 

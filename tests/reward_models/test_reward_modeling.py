@@ -15,7 +15,7 @@ from tiny import make_tiny_model, make_tiny_tokenizer, save_tiny
 from prefeval.batching import pad_right
 from prefeval.errors import ConfigError
 from prefeval.types import Message, Prompt
-from reward_models.heads import HeadConfig
+from reward_models.config import HeadConfig
 from reward_models.modeling import PreferenceModel
 
 PROMPT = Prompt.from_text("Why is the sky blue?")

@@ -15,7 +15,7 @@ from tiny import make_tiny_model, make_tiny_tokenizer
 from prefeval.errors import ConfigError
 from prefeval.oracle import Ensemble, check_complementary
 from prefeval.types import Comparison, Message, Prompt
-from reward_models.heads import HeadConfig
+from reward_models.config import HeadConfig
 from reward_models.modeling import PreferenceModel
 from reward_models.oracles import ModelOracle, open_oracle
 

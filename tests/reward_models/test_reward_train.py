@@ -18,11 +18,12 @@ from prefeval.fit import FitConfig
 from prefeval.runs import RunDir, read_run
 from prefeval.types import PairLabel, PreferenceRecord, Prompt
 from reward_models import train as training
-from reward_models.heads import HeadConfig, pair_logits
-from reward_models.items import Item, LossConfig, item_loss, make_items
+from reward_models.config import HeadConfig, LossConfig, TrainConfig
+from reward_models.heads import pair_logits
+from reward_models.items import Item, item_loss, make_items
 from reward_models.modeling import PreferenceModel
 from reward_models.oracles import open_oracle
-from reward_models.train import TrainConfig, train
+from reward_models.train import train
 
 CYCLE = (("Red.", "Green.", "Blue."), ((0, 1), (1, 2), (2, 0)))
 

@@ -1,0 +1,97 @@
+"""What `prefeval train` is told: the data, the head, the loss, the fit. No torch here: `--help` must be quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prefeval.errors import ConfigError
+from prefeval.fit import FitConfig
+
+HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
+_KINDS = ("bt", "regression", "gpm", "hybrid")
+LossKind = Literal["soft", "margin", "scaled", "robust", "hinge", "log_odds"]
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Which head, how wide, and its temperature: P(i > j) = sigmoid(score / tau).
+
+    `attributes` and `weights` (their reduction to one number; all ones when empty) belong to `regression`, `blocks` (k)
+    and `unit_norm` (||v|| = 1 over all 2k components) to `gpm` and `hybrid`. Raises ValueError for an unusable mix.
+    """
+
+    kind: HeadKind = "hybrid"
+    attributes: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    blocks: int = 1
+    unit_norm: bool = False
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"head kind '{self.kind}' is none of {', '.join(_KINDS)}")
+        if not self.tau > 0:
+            raise ValueError(f"the head's tau must be positive, not {self.tau}")
+        if self.kind in ("gpm", "hybrid") and self.blocks < 1:
+            raise ValueError(f"a {self.kind} head needs at least one skew block, not {self.blocks}")
+        if self.kind == "regression" and not self.attributes:
+            raise ValueError("a regression head needs the names of its attributes")
+        if self.weights and len(self.weights) != len(self.attributes):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.attributes)} attributes")
+
+    def width(self) -> int:
+        """The number of linear outputs a response."""
+        widths = {"bt": 1, "regression": len(self.attributes), "gpm": 2 * self.blocks, "hybrid": 1 + 2 * self.blocks}
+        return widths[self.kind]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss on pairs; see `losses`. A regression head is trained on its ratings and ignores it.
+
+    `smoothing` is the label smoothing e, for `robust` the assumed rate of flipped labels; `centring` the coefficient of
+    (r_1 + r_2)^2 (0.01 is usual). Pairs without a margin count as margin 0 (`margin`) or 1 (`scaled`, `hinge`).
+    Raises ValueError for a value out of range.
+    """
+
+    kind: LossKind = "soft"
+    smoothing: float = 0.0
+    centring: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.smoothing < 0.5:
+            raise ValueError(f"loss.smoothing must be in [0, 0.5), not {self.smoothing}")
+        if self.centring < 0:
+            raise ValueError(f"loss.centring must not be negative, not {self.centring}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A preference model from preference data. Raises ConfigError for a value out of range."""
+
+    data: str = ""  # file, directory or hub id of preference data
+    format: str | None = None  # where the columns do not tell it
+    columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
+    valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
+    valid_fraction: float = 0.1
+    test_data: str | None = None  # looked at once, after everything is decided: test.json
+    model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
+    keep_head: bool = False  # start from the head of that preference model
+    head: HeadConfig = field(default_factory=HeadConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
+    max_length: int = 2048  # tokens of prompt and response; the beginning of longer ones is cut
+    max_group: int = 8  # responses of one prompt in one training item
+    calibrate: bool = True  # fit the head's temperature on the validation pairs
+    fit: FitConfig = field(default_factory=FitConfig)
+    evaluate_every: int = 0  # steps between validation losses; 0 = at the end
+    resamples: int = 1000  # of the bootstrap behind the intervals
+    seed: int = 0
+    out: str = "runs/preference"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.valid_fraction < 1.0:
+            raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+        if self.max_length < 2 or self.max_group < 2:
+            raise ConfigError("max_length and max_group must be at least 2")

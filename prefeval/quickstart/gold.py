@@ -8,9 +8,9 @@ are softened by a logistic of width 0.15, and P(i beats j) is the probability th
 votes go to i.
 
 What no reader sees, so that no criterion moves: sentences that add fewer than two new content words (padding, filler,
-repetition, copies of the prompt), filler words, a last sentence that was never finished, and sentences that the base
-model finds as unlikely as word salad. A text with nothing left loses to every text with something left. Tastes are for
-style alone: the judge does not know whether an answer is true or to the point.
+repetition, copies of the prompt), filler words, unfinished sentences, and sentences that the base model finds as
+unlikely as word salad. A text with nothing left, or one that breaks off before its end, loses to every other. Tastes
+are for style alone: the judge does not know whether an answer is true or to the point.
 """
 
 from __future__ import annotations
@@ -71,7 +71,12 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 def style_of(prompt_text: str, text: str, fluency: Sequence[float]) -> Style | None:
-    """The point of a text, or None if no sentence counts. `fluency` has one value for each of `sentences(text)`."""
+    """The point of a text, or None if no sentence counts or the last one breaks off.
+
+    `fluency` has one value for each of `sentences(text)`.
+    """
+    if not _FINISHED.search(text.strip()):
+        return None
     seen = set(_words(prompt_text))
     counted: list[int] = []
     for (start, end), nats in zip(sentences(text), fluency, strict=True):

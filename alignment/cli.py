@@ -33,7 +33,7 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
     if not config.prompts:
         raise ConfigError("prompts: say which prompts to train on (a file, a directory or a hub id)")
     prompts = load_prompts(config.prompts, columns=config.columns or None)
-    oracle = open_oracle(config.oracle)
+    oracle = open_oracle(config.oracle, fast=True)
     loop = RoundLoop(config, run, oracle, prompts, None)
     probe = config.probe
     if probe.prompts:
@@ -42,7 +42,7 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
         held_out, loop.prompts = _keep_apart(prompts, probe.share, config.seed)
     held_out = held_out[: probe.limit]
     if held_out:
-        oracles = {"oracle": oracle} | ({"judge": open_oracle(probe.oracle)} if probe.oracle else {})
+        oracles = {"oracle": oracle} | ({"judge": open_oracle(probe.oracle, fast=True)} if probe.oracle else {})
         loop.probes = Probes(
             folder=run.path / "probes",
             prompts=held_out,

@@ -69,7 +69,7 @@ def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
         logprobs[name] = done
     files = {name: sha256_file(_path(run, name)) for name in specs}
     inputs = {"samples": files, "oracle": fingerprint(config.oracle), "seed": config.seed}
-    work = partial(_judge, config, run, lambda: open_oracle(config.oracle), logprobs)
+    work = partial(_judge, config, run, lambda: open_oracle(config.oracle, fast=True), logprobs)
     result: dict[str, Any] = run.stage("judge", inputs, work)
     return result
 

@@ -94,7 +94,7 @@ def open_judge(spec: str, store: str | Path | None = None) -> Judge:
     from prefeval.judges.from_oracle import OracleJudge
     from reward_models.oracles import open_oracle
 
-    return OracleJudge(open_oracle(spec))
+    return OracleJudge(open_oracle(spec, fast=True))
 
 
 def _open_model(model: ModelSpec) -> Generator:

@@ -19,7 +19,7 @@ from prefeval.games import curl_ratio, cycle_rate, is_cyclic
 from prefeval.oracle import Oracle, logit
 from prefeval.seeds import rng
 from prefeval.stats import Estimate, bootstrap_mean
-from prefeval.types import Comparison, FloatArray, PreferenceRecord, Prompt
+from prefeval.types import Comparison, FloatArray, PreferenceRecord
 from reward_models.calibrate import brier_terms, ece, expit, fit_temperature, nll_terms
 
 BT_CEILING = 2.0 / 3.0  # of any scalar model on the three edges of one 3-cycle
@@ -141,33 +141,42 @@ def cyclic_triple_accuracy(
 ) -> dict[str, Any]:
     """Accuracy on the edges of those triples whose gold majority is a cycle, beside the scalar ceiling of 2/3.
 
-    Only records in which every pair is labelled take part; each triple is shown in random order. `cyclic_share` is the
-    share of such triples among all triples without ties. Accuracies are None when there is no cyclic triple.
+    Only records in which every pair is labelled take part; a record's candidates are shown in random order, all at
+    once. `cyclic_share` is the share of such triples among all triples without ties. Accuracies are None when there is
+    no cyclic triple.
     """
-    asked: list[tuple[Prompt, tuple[str, ...], FloatArray]] = []
+    upper = np.triu_indices(3, 1)
+    asked: list[tuple[PreferenceRecord, FloatArray, list[tuple[int, int, int]]]] = []
     total = 0
     for record in records:
         gold = gold_matrix(record)
         if np.isnan(gold).any():
             continue
-        for triple in combinations(range(len(record.responses)), 3):
-            order = rng("triple", seed, record.id, *triple).permutation(triple)
-            edges = gold[np.ix_(order, order)]
-            total += int(not (edges[np.triu_indices(3, 1)] == 0.5).any())
-            if is_cyclic(edges):
-                asked.append((record.prompt, tuple(record.responses[n] for n in order), edges))
-    tables = oracle.matrix([a[0] for a in asked], [a[1] for a in asked]) if asked else []
-    upper = np.triu_indices(3, 1)
-    hits = [np.where(np.isnan(t), np.nan, 0.5 * (1 + np.sign(t - 0.5) * np.sign(a[2] - 0.5)))[upper]
-            for t, a in zip(tables, asked, strict=True)]  # fmt: skip
-    clusters = [a[0].messages for a in asked for _ in range(3)]
+        triples = {t: gold[np.ix_(t, t)] for t in combinations(range(len(gold)), 3)}
+        total += sum(not (edges[upper] == 0.5).any() for edges in triples.values())
+        cyclic = [t for t, edges in triples.items() if is_cyclic(edges)]
+        if cyclic:
+            asked.append((record, gold, cyclic))
+    orders = [rng("order", seed, r.id).permutation(len(r.responses)) for r, _, _ in asked]
+    shown = [[r.responses[n] for n in order] for (r, _, _), order in zip(asked, orders, strict=True)]
+    answers = oracle.matrix([r.prompt for r, _, _ in asked], shown) if asked else []
+    hits, clusters = [], []
+    for (record, gold, circles), order, answer in zip(asked, orders, answers, strict=True):
+        table = np.empty_like(answer)
+        table[np.ix_(order, order)] = answer  # back in the record's order
+        for t in circles:
+            model, truth = table[np.ix_(t, t)], gold[np.ix_(t, t)]
+            hits.append(
+                np.where(np.isnan(model), np.nan, 0.5 * (1 + np.sign(model - 0.5) * np.sign(truth - 0.5)))[upper]
+            )
+            clusters += [record.prompt.messages] * 3
     estimate = bootstrap_mean(np.concatenate(hits) if hits else [], clusters, resamples=resamples, seed=seed)
     return {
         **_named("accuracy", estimate),
         "n": estimate.n,
         "n_dropped": estimate.n_failed,
-        "n_triples": len(asked),
-        "cyclic_share": len(asked) / total if total else None,
+        "n_triples": len(hits),
+        "cyclic_share": len(hits) / total if total else None,
         "ceiling_scalar": BT_CEILING,
     }
 

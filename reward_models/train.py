@@ -55,7 +55,7 @@ def _test(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     from reward_models.evaluate import cyclic_triple_accuracy, evaluate
     from reward_models.oracles import open_oracle
 
-    oracle = open_oracle(f"model:{run.path / 'final'}")
+    oracle = open_oracle(f"model:{run.path / 'final'}", fast=True)
     data = load_records(config.test_data or "", format=config.format, columns=config.columns or None)
     records = [r for r in data.records if r.pairs]
     metrics = evaluate(oracle, records, seed=config.seed, resamples=config.resamples)

@@ -21,6 +21,7 @@ from reward_models.items import Item, item_loss, make_items
 T = TypeVar("T")
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from reward_models.modeling import PreferenceModel
@@ -210,15 +211,22 @@ def _features(model: PreferenceModel, sequences: Sequence[tuple[int, ...]], conf
     import torch
 
     from prefeval.log import progress
-    from prefeval.optim import resolve_precision
     from reward_models.forward import run_ragged
 
-    half = resolve_precision(config.fit.precision, model.device) != "fp32"
-    cast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half)
-    with torch.inference_mode(), cast, progress("hidden states", len(sequences)) as bar:
+    with torch.inference_mode(), _fast(config, model.device), progress("hidden states", len(sequences)) as bar:
         layout = model.layout(_FEATURE_TOKENS)
         rows = run_ragged(lambda i, n: model.features(i, n).float().cpu(), sequences, layout, done=bar.advance)
     return dict(zip(sequences, rows.clone(), strict=True))  # a clone outside of inference mode may meet a gradient
+
+
+def _fast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Inference in the precision of the fit, without rounding the weights themselves."""
+    import torch
+
+    from prefeval.optim import resolve_precision
+
+    half = resolve_precision(config.fit.precision, device) != "fp32"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
 
 def _averages(outputs: Sequence[LossOutput]) -> dict[str, float]:
@@ -235,7 +243,8 @@ def _calibrated(config: TrainConfig, oracle: ModelOracle, validation: Sequence[P
     """
     from reward_models.evaluate import answer, evaluate_tables
 
-    tables, model = answer(oracle, validation), oracle.model
+    with _fast(config, oracle.model.device):
+        tables, model = answer(oracle, validation), oracle.model
 
     def measure(factor: float) -> dict[str, Any]:
         scaled = [table / factor for table in tables]

@@ -28,7 +28,7 @@ def base_fluency() -> Fluency:
 class SentenceFluency:
     """Mean log-prob (nats a token) of each sentence of a reply, in its context, under a causal model."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 8192) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, batch_tokens: int = 2048) -> None:
         self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         self.pad = chat.safe_pad_id(tokenizer)
         self._known: dict[tuple[str, str], list[float]] = {}

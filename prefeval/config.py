@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -80,7 +79,7 @@ def builtin_recipes() -> dict[str, Path]:
     """Name -> file of the recipes in the packages' `recipes` folders."""
     found: dict[str, Path] = {}
     for room in _ROOMS:
-        folder = Path(str(resources.files("prefeval"))).parent / room / "recipes"
+        folder = Path(__file__).parent.parent / room / "recipes"
         found.update({p.stem: p for p in sorted(folder.glob("*.yaml"))})
     return found
 

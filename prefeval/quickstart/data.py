@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ class DataConfig:
 
 def asset(name: str) -> Path:
     """A file of the embedded data."""
-    return Path(str(resources.files("prefeval"))) / "assets" / "quickstart" / name
+    return Path(__file__).parent.parent / "assets" / "quickstart" / name
 
 
 def prompt_rows() -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.logprobs import TokenSequence, frozen_logprobs
@@ -78,7 +77,3 @@ def mixture_logprobs(
             values = frozen_logprobs(load_policy(directory, dtype), sequences, pad_id, bar=bar)
             total = [t + weight * v for t, v in zip(total, values, strict=True)]
     return total
-
-
-def exists(directory: str | Path) -> bool:
-    return (Path(directory) / "config.json").exists()

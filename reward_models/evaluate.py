@@ -145,18 +145,8 @@ def cyclic_triple_accuracy(
     once. `cyclic_share` is the share of such triples among all triples without ties. Accuracies are None when there is
     no cyclic triple.
     """
+    asked, total = _cyclic_triples(records)
     upper = np.triu_indices(3, 1)
-    asked: list[tuple[PreferenceRecord, FloatArray, list[tuple[int, int, int]]]] = []
-    total = 0
-    for record in records:
-        gold = gold_matrix(record)
-        if np.isnan(gold).any():
-            continue
-        triples = {t: gold[np.ix_(t, t)] for t in combinations(range(len(gold)), 3)}
-        total += sum(not (edges[upper] == 0.5).any() for edges in triples.values())
-        cyclic = [t for t, edges in triples.items() if is_cyclic(edges)]
-        if cyclic:
-            asked.append((record, gold, cyclic))
     orders = [rng("order", seed, r.id).permutation(len(r.responses)) for r, _, _ in asked]
     shown = [[r.responses[n] for n in order] for (r, _, _), order in zip(asked, orders, strict=True)]
     answers = oracle.matrix([r.prompt for r, _, _ in asked], shown) if asked else []
@@ -179,6 +169,25 @@ def cyclic_triple_accuracy(
         "cyclic_share": len(hits) / total if total else None,
         "ceiling_scalar": BT_CEILING,
     }
+
+
+def _cyclic_triples(
+    records: Sequence[PreferenceRecord],
+) -> tuple[list[tuple[PreferenceRecord, FloatArray, list[tuple[int, int, int]]]], int]:
+    """(record, gold P, its cyclic triples) of each fully labelled record that has some; all triples without ties."""
+    upper = np.triu_indices(3, 1)
+    found: list[tuple[PreferenceRecord, FloatArray, list[tuple[int, int, int]]]] = []
+    total = 0
+    for record in records:
+        gold = gold_matrix(record)
+        if np.isnan(gold).any():
+            continue
+        triples = {t: gold[np.ix_(t, t)] for t in combinations(range(len(gold)), 3)}
+        total += sum(not (edges[upper] == 0.5).any() for edges in triples.values())
+        cyclic = [t for t, edges in triples.items() if is_cyclic(edges)]
+        if cyclic:
+            found.append((record, gold, cyclic))
+    return found, total
 
 
 def gold_matrix(record: PreferenceRecord) -> FloatArray:

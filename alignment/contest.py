@@ -21,7 +21,7 @@ from prefeval.files import sha256_file, write_json
 from prefeval.oracle import Oracle
 from prefeval.runs import MetricRow, RunDir
 from prefeval.stats import Estimate, bootstrap_mean
-from prefeval.types import Prompt
+from prefeval.types import FloatArray, Prompt
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,18 @@ def _judge(
     open_judge: Callable[[], Oracle],
     logprobs: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> dict[str, Any]:
-    from alignment.probes import describe, restricted_gap, win_tables
+    from alignment.probes import describe, judge, restricted_gap, win_tables
 
     oracle = open_judge()
     names = list(config.policies)
     pool = [read_samples(_path(run, name)) for name in names]
-    wins = win_tables(oracle, pool)
+    tables = judge(oracle, pool)
+    wins = win_tables(tables, pool)
     rows = []
     for index, name in enumerate(names):
         row: dict[str, Any] = {"policy": name, **describe(pool[index], logprobs[name]["base"], logprobs[name]["own"])}
         row |= _flat("win_rate", bootstrap_mean(wins[:, index, 0], seed=config.seed))
-        matched = length_matched(oracle, pool[index], pool[0]) if index else Estimate(0.5, 0.5, 0.5, 0)
+        matched = length_matched(tables, pool, index) if index else Estimate(0.5, 0.5, 0.5, 0)
         row |= _flat("length_matched_win_rate", matched)
         gap, low, high = restricted_gap(wins, index, config.seed)
         rows.append(row | {"gap": gap, "gap_low": low, "gap_high": high})
@@ -136,17 +137,19 @@ def _judge(
     return result
 
 
-def length_matched(oracle: Oracle, ours: Sequence[SampledGroup], base: Sequence[SampledGroup]) -> Estimate:
-    """Win rate over the pairs of replies to one prompt whose numbers of tokens differ by at most a tenth."""
+def length_matched(tables: Sequence[FloatArray], pool: Sequence[Sequence[SampledGroup]], policy: int) -> Estimate:
+    """Win rate of a policy over the base (the first), over pairs of replies to a prompt whose tokens differ by a tenth.
+
+    `tables` is what `judge` gave for the pool.
+    """
+    first = sum(len(p[0].responses) for p in pool[:policy])
     values, clusters = [], []
-    tables = oracle.matrix([g.prompt for g in ours], [a.texts + b.texts for a, b in zip(ours, base, strict=True)])
-    for mine, theirs, table in zip(ours, base, tables, strict=True):
-        k = len(mine.responses)
+    for mine, theirs, table in zip(pool[policy], pool[0], tables, strict=True):
         for i, a in enumerate(mine.responses):
             for j, b in enumerate(theirs.responses):
                 m, n = len(a.token_ids or ()), len(b.token_ids or ())
                 if abs(m - n) <= 0.1 * max(m, n):
-                    values.append(float(table[i, k + j]))
+                    values.append(float(table[first + i, j]))
                     clusters.append(mine.prompt.id)
     return bootstrap_mean(values, clusters) if values else Estimate(float("nan"), float("nan"), float("nan"), 0)
 

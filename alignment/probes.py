@@ -69,7 +69,7 @@ class Probes:
         values = describe(groups, under_start, own)
         pool = [read_samples(self._path(n)) for n in range(number + 1)]
         for name, oracle in self.oracles.items():
-            wins = win_tables(oracle, pool)
+            wins = win_tables(judge(oracle, pool), pool)
             values |= {f"{name}/{k}": v for k, v in summarise(wins, number, self.seed).items()}
         return values
 
@@ -135,14 +135,17 @@ def is_broken(text: str) -> bool:
     return len(set(words)) < 0.5 * len(words) or len(set(pairs)) < 0.7 * len(pairs)
 
 
-def win_tables(oracle: Oracle, pool: Sequence[Sequence[SampledGroup]]) -> FloatArray:
-    """W (prompts, m, m): mean P of policy a's replies over policy b's on each prompt; own diagonal 0.5."""
+def judge(oracle: Oracle, pool: Sequence[Sequence[SampledGroup]]) -> list[FloatArray]:
+    """P over all replies to each prompt, those of the first policy of the pool first."""
     prompts = [g.prompt for g in pool[0]]
-    texts = [[t for policy in pool for t in policy[i].texts] for i in range(len(prompts))]
+    return oracle.matrix(prompts, [[t for policy in pool for t in policy[i].texts] for i in range(len(prompts))])
+
+
+def win_tables(tables: Sequence[FloatArray], pool: Sequence[Sequence[SampledGroup]]) -> FloatArray:
+    """W (prompts, m, m) from what `judge` gave: mean P of policy a's replies over policy b's; own diagonal 0.5."""
     owners = np.repeat(np.arange(len(pool)), [len(policy[0].responses) for policy in pool])
-    tables = oracle.matrix(prompts, texts)
     m = len(pool)
-    out = np.full((len(prompts), m, m), 0.5)
+    out = np.full((len(tables), m, m), 0.5)
     for i, table in enumerate(tables):
         for a in range(m):
             for b in range(m):

@@ -18,6 +18,7 @@ from typing import Any
 from prefeval.config import builtin_recipes, from_dict, read_recipe, to_dict
 from prefeval.errors import ConfigError, UserError, nearest
 from prefeval.log import format_seconds, logger
+from prefeval.memory import peak_gigabytes
 from prefeval.runs import RunDir
 
 # command -> (config dataclass, function(config, run) -> JSON-able result), by dotted name so that nothing is imported
@@ -166,9 +167,8 @@ def run_recipe(recipe: Recipe) -> dict[str, Any]:
     if finished:
         logger.info("%s was finished before; delete the directory or give another --out to run it again", root.path)
     else:
-        logger.info(
-            "%s: all %d steps done in %s", root.path, len(recipe.steps), format_seconds(time.monotonic() - started)
-        )
+        took, peak = format_seconds(time.monotonic() - started), peak_gigabytes()
+        logger.info("%s: all %d steps done in %s, peak memory %.1f GB", root.path, len(recipe.steps), took, peak)
     return results
 
 

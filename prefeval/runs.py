@@ -26,6 +26,7 @@ from prefeval.config import to_yaml
 from prefeval.errors import ConfigError, RunError, UserError
 from prefeval.files import dumps, read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
 from prefeval.log import format_seconds, logger
+from prefeval.memory import release
 
 _PACKAGES = ("prefeval", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "scikit-learn", "openai")
 
@@ -83,6 +84,7 @@ class RunDir:
         logger.info("%s: started", name)
         start = time.monotonic()
         result = fn()
+        release()
         seconds = time.monotonic() - start
         write_json(marker, {"stage": name, "inputs": key, "seconds": seconds, "result": result})
         logger.info("%s: finished in %s", name, format_seconds(seconds))

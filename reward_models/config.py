@@ -78,6 +78,7 @@ class TrainConfig:
     test_data: str | None = None  # looked at once, after everything is decided: test.json
     model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
     keep_head: bool = False  # start from the head of that preference model
+    layers: int = 0  # keep only the first N layers: the middle of a small model often knows style better than its end
     head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
@@ -95,3 +96,5 @@ class TrainConfig:
             raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
         if self.max_length < 2 or self.max_group < 2:
             raise ConfigError("max_length and max_group must be at least 2")
+        if self.layers < 0:
+            raise ConfigError(f"layers must not be negative, not {self.layers}")

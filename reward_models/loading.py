@@ -132,6 +132,28 @@ def refuse_pickles(folder: Path, spec: str) -> None:
     raise ConfigError(f"model {spec}: no safetensors weights{found}")
 
 
+def layers_of(classifier: Any) -> nn.ModuleList:
+    """The backbone's layers: its longest list of modules."""
+    lists = (m for m in classifier.base_model.modules() if isinstance(m, nn.ModuleList))
+    return max(lists, key=len, default=nn.ModuleList())
+
+
+def cut_layers(classifier: Any, count: int) -> None:
+    """Drop all but the first `count` layers of the backbone, in place and in its config, which stays a stock one.
+
+    Raises ConfigError when there are fewer, or when the architecture does not count them as num_hidden_layers.
+    """
+    layers, config = layers_of(classifier), classifier.config.get_text_config()
+    if not 1 <= count <= len(layers):
+        raise ConfigError(f"layers: the model has {len(layers)} layers, not {count}")
+    if getattr(config, "num_hidden_layers", None) != len(layers):
+        raise ConfigError(f"layers: {type(classifier).__name__} cannot be cut")
+    del layers[count:]
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:count]
+    config.num_hidden_layers = count
+
+
 def top_parts(classifier: Any, which: str) -> list[nn.Module]:
     """The modules that 'head' or 'top:N' train."""
     base = classifier.base_model
@@ -141,7 +163,7 @@ def top_parts(classifier: Any, which: str) -> list[nn.Module]:
     kind, _, count = which.partition(":")
     if kind != "top" or not count.isdigit() or int(count) < 1:
         raise ConfigError(f"trainable '{which}' is none of full, head, top:N")
-    layers = max((m for m in base.modules() if isinstance(m, nn.ModuleList)), key=len, default=nn.ModuleList())
+    layers = layers_of(classifier)
     if int(count) > len(layers):
         raise ConfigError(f"trainable '{which}': the model has {len(layers)} layers")
     inner = [m for m in base.children() if not any(isinstance(s, nn.Embedding) or s is layers for s in m.modules())]

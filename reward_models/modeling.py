@@ -63,13 +63,17 @@ class PreferenceModel(nn.Module):
         seed: int = 0,
         max_length: int = 2048,
         keep_head: bool = False,
+        layers: int = 0,
     ) -> PreferenceModel:
         """A model to train from a base model spec or a loaded causal model, in float32.
 
-        The head is drawn from N(0, std = 1 / (hidden + 1)) by `seed`; `keep_head` keeps that of a preference model of
-        the same width (two-stage training). Raises ConfigError for an unusable base or a tokenizer without padding.
+        `layers` keeps only that many layers of the backbone (0: all of them). The head is drawn from
+        N(0, std = 1 / (hidden + 1)) by `seed`; `keep_head` keeps that of a preference model of the same width
+        (two-stage training). Raises ConfigError for an unusable base or a tokenizer without padding.
         """
         classifier = loading.classifier_from_base(base, head.width(), seed, keep_head)
+        if layers:
+            loading.cut_layers(classifier, layers)
         pad = safe_pad_id(tokenizer)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
         classifier.config.pad_token_id = classifier.config.get_text_config().pad_token_id = pad

@@ -86,6 +86,7 @@ def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
         seed=config.seed,
         max_length=config.max_length,
         keep_head=config.keep_head,
+        layers=config.layers,
     )
     count = model.set_trainable(config.trainable)
     items = make_items(training, model.encoder, config.head, config.max_group)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 
 from prefeval.errors import ConfigError
 from prefeval.files import iterate_jsonl, sha256_file, write_jsonl
-from prefeval.oracle import Oracle
 from prefeval.quickstart.gold import GoldOracle, Style
 from prefeval.runs import RunDir
 from prefeval.seeds import rng
@@ -30,7 +30,7 @@ class DataConfig:
     train_prompts: int = 285
     valid_prompts: int = 30
     test_prompts: int = 105
-    train_responses: int = 8  # of the twelve replies to a prompt: those that lie furthest apart in style
+    train_responses: int = 8  # of the twelve replies to a prompt, every kind in turn
     test_responses: int = 4
     seed: int = 0
 
@@ -65,26 +65,18 @@ def split_ids(config: DataConfig) -> dict[str, list[str]]:
     return {"train": train, "valid": valid, "test": test}
 
 
-def furthest_apart(styles: Sequence[Style | None], count: int) -> list[int]:
-    """Indices of `count` texts by farthest-point selection in the plane of styles; texts without a style come last.
+def kinds_in_turn(styles: Sequence[Style | None], count: int, *, broken_last: bool) -> list[int]:
+    """Indices of `count` texts: one of each kind in turn, the first of a kind first.
 
-    Random samples are often near-ties; texts that differ make comparisons with a clear majority, and cycles commoner.
+    Random samples would mostly be of the commonest kind, and so near-ties. Texts without a style are a kind of their
+    own, and with `broken_last` only fill up.
     """
-    valid = [i for i, s in enumerate(styles) if s is not None]
-    points = {
-        i: np.clip([s.sentence_length, s.sentence_count], -2.5, 2.5) for i, s in enumerate(styles) if s is not None
-    }
-
-    def distance(i: int, j: int) -> float:
-        return float(np.linalg.norm(points[i] - points[j]))
-
-    if len(valid) < 2:
-        return list(range(len(styles)))[:count]
-    chosen = list(max(itertools.combinations(valid, 2), key=lambda pair: distance(*pair)))[:count]
-    while len(chosen) < min(count, len(valid)):
-        left = [i for i in valid if i not in chosen]
-        chosen.append(max(left, key=lambda i: min(distance(i, c) for c in chosen)))
-    return (chosen + [i for i in range(len(styles)) if i not in valid])[:count]
+    kinds: list[list[int]] = [[], [], [], []]
+    for i, style in enumerate(styles):
+        kinds[3 if style is None else style.kind].append(i)
+    in_turn = kinds[:3] if broken_last else kinds
+    order = [i for row in itertools.zip_longest(*in_turn) for i in row if i is not None]
+    return (order + (kinds[3] if broken_last else []))[:count]
 
 
 def stored_oracle(rows: Sequence[Mapping[str, Any]], questions: Mapping[str, str]) -> GoldOracle:
@@ -115,7 +107,9 @@ def _make(config: DataConfig, folder: Path) -> dict[str, Any]:
     summary: dict[str, Any] = {"instruction": POLICY_INSTRUCTION}
     for split, ids in split_ids(config).items():
         keep = config.test_responses if split == "test" else config.train_responses
-        groups = [_group(rows[i], questions[i], oracle, keep, config.seed) for i in ids]
+        # a test on broken texts would be too easy; in training they teach that answers must end
+        choose = partial(kinds_in_turn, count=keep, broken_last=split == "test")
+        groups = [_group(rows[i], questions[i], oracle, choose, config.seed) for i in ids]
         write_jsonl(folder / f"{split}.jsonl", groups)
         tables = [np.asarray(g["P"]) for g in groups]
         cyclic, triples = cycle_share(tables)
@@ -131,12 +125,17 @@ def _make(config: DataConfig, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def _group(row: Mapping[str, Any], question: str, oracle: Oracle, keep: int, seed: int) -> dict[str, Any]:
+def _group(
+    row: Mapping[str, Any],
+    question: str,
+    oracle: GoldOracle,
+    choose: Callable[[Sequence[Style | None]], list[int]],
+    seed: int,
+) -> dict[str, Any]:
     """One record: distinct replies in random order with their P."""
-    assert isinstance(oracle, GoldOracle)
     prompt = Prompt.from_text(question, id=row["id"])
     texts = [t for t in dict.fromkeys(row["responses"]) if t.strip()]
-    chosen = furthest_apart(oracle.styles(prompt, texts), keep)
+    chosen = choose(oracle.styles(prompt, texts))
     order = [chosen[i] for i in rng(seed, "order", row["id"]).permutation(len(chosen))]
     kept = [texts[i] for i in order]
     return {"id": row["id"], "prompt": question, "responses": kept, "P": oracle.matrix([prompt], [kept])[0].tolist()}

@@ -1,11 +1,10 @@
 """`rules:gold`, the quickstart's ground truth: three readers with different tastes who vote on every pair.
 
-A text is a point in a plane: how long its sentences are (log of the mean number of words) and how many of them say
-something new (log of the count), each standardised by constants measured once on the quickstart model's replies. Each
-reader has an ideal point; the three sit at equal angles, so no text can please them all and majorities run in circles,
-as spatial voting theory says they do (McKelvey 1976). A reader prefers the text that is nearer to the own ideal; votes
-are softened by a logistic of width 0.15, and P(i beats j) is the probability that at least two of three independent
-votes go to i.
+A text is of one of three kinds: one sentence, two, or three and more, counting only sentences that say something new.
+The readers rank the kinds as in Condorcet's paradox (1785): each ranking is a sensible taste, and their majority runs
+in a circle: two sentences beat one, one beats three, three beat two. Within a kind all three prefer sentences of an
+easy length, near 14 words. A reader's vote between two texts is softened by a logistic, and P(i beats j) is the
+probability that at least two of three independent votes go to i.
 
 What no reader sees, so that no criterion moves: sentences that add fewer than two new content words (padding, filler,
 repetition, copies of the prompt), filler words, unfinished sentences, and sentences that the base model finds as
@@ -25,14 +24,12 @@ import numpy as np
 from prefeval.oracle import Group, MatrixOracle, symmetrise
 from prefeval.types import FloatArray, Prompt
 
-# Measured on the embedded replies (see generate_data); fixed, so that the judge never changes with the data.
-CENTRE = (2.75, 0.5)  # log words per sentence, log number of sentences
-SPREAD = (0.55, 0.55)
-RADIUS = 2.5  # of the circle of ideals, in spreads
-WIDTH = 0.15  # of the soft vote, in spreads
-# degrees from "longer sentences" towards "more sentences"
-ANGLES = {"essayist": 45.0, "skimmer": 165.0, "minimalist": 285.0}
-FLOOR = -5.0  # nats a token: base sentences at temperature 1 lie near -3 (a tenth below -5), shuffled words near -7
+# What each reader gives to one sentence, to two, to three and more.
+TASTES = {"friend": (0.0, 1.0, -1.0), "skimmer": (1.0, -1.0, 0.0), "student": (-1.0, 0.0, 1.0)}
+EASY = 14.0  # words a sentence
+EASE = 0.5  # what a sentence length e times as long or as short costs, and the most it can cost: half a rank
+WIDTH = 0.4  # of the soft vote
+FLOOR = -6.0  # nats a token: base sentences at temperature 1 lie near -3 and one in fifty below; shuffled words near -7
 NEW_WORDS = 2
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z'\u2019-]*")
@@ -58,11 +55,15 @@ Fluency = Callable[[Prompt, Sequence[str]], list[list[float]]]
 
 @dataclass(frozen=True)
 class Style:
-    """Where a text lies: standardised length and number of its sentences. `kept` sentences were counted."""
+    """What the readers see of a text: how many of its sentences count, and their mean length in words."""
 
-    sentence_length: float
-    sentence_count: float
-    kept: int
+    count: int
+    words: float
+
+    @property
+    def kind(self) -> int:
+        """0, 1 or 2: one sentence, two, three and more."""
+        return min(self.count, 3) - 1
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -71,7 +72,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 def style_of(prompt_text: str, text: str, fluency: Sequence[float]) -> Style | None:
-    """The point of a text, or None if no sentence counts or the last one breaks off.
+    """The style of a text, or None if no sentence counts or the last one breaks off.
 
     `fluency` has one value for each of `sentences(text)`.
     """
@@ -88,19 +89,13 @@ def style_of(prompt_text: str, text: str, fluency: Sequence[float]) -> Style | N
             continue
         counted.append(len(words))
         seen.update(new)
-    if not counted:
-        return None
-    length = (math.log(sum(counted) / len(counted)) - CENTRE[0]) / SPREAD[0]
-    count = (math.log(len(counted)) - CENTRE[1]) / SPREAD[1]
-    return Style(length, count, len(counted))
+    return Style(len(counted), sum(counted) / len(counted)) if counted else None
 
 
 def criteria(style: Style) -> FloatArray:
-    """What each reader thinks: minus the distance to the own ideal, in spreads: (3,), higher is better."""
-    angles = np.deg2rad(list(ANGLES.values()))
-    ideals = RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    here = np.array([style.sentence_length, style.sentence_count])
-    return np.asarray(-np.linalg.norm(ideals - here, axis=1), dtype=np.float64)
+    """What each reader thinks, higher is better: (3,)."""
+    ease = -EASE * min(abs(math.log(style.words / EASY)), 1.0)
+    return np.array([taste[style.kind] + ease for taste in TASTES.values()])
 
 
 def vote(styles: Sequence[Style | None]) -> FloatArray:
@@ -123,7 +118,7 @@ class GoldOracle(MatrixOracle):
         self._fluency = fluency
 
     def styles(self, prompt: Prompt, texts: Sequence[str]) -> list[Style | None]:
-        """The points of the texts of one prompt."""
+        """The styles of the texts of one prompt."""
         values = self._ready()(prompt, texts)
         return [style_of(prompt.text, text, v) for text, v in zip(texts, values, strict=True)]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignment.contest import length_matched
-from alignment.probes import describe, gap_control, is_broken, restricted_gap, summarise, win_tables
+from alignment.probes import describe, gap_control, is_broken, judge, restricted_gap, summarise, win_tables
 from alignment.samples import SampledGroup
 from prefeval.oracle import MatrixOracle, symmetrise
 from prefeval.rules import open_rule
@@ -35,7 +35,8 @@ def noisy_wins(mean: list[list[float]], prompts: int, spread: float, seed: int =
 def test_win_tables_average_the_blocks_of_P() -> None:
     first = [group(0, "a", "bb"), group(1, "aaaa", "bbbb")]
     second = [group(0, "ccc", "d", "ee"), group(1, "e", "ff", "ggg")]
-    wins = win_tables(open_rule("shorter"), [first, second])
+    pool = [first, second]
+    wins = win_tables(judge(open_rule("shorter"), pool), pool)
     # prompt 0: lengths 1, 2 against 3, 1, 2: wins 1, .5, 1 and 1, 0, .5; prompt 1: always longer
     np.testing.assert_allclose(wins[0], [[0.5, 4 / 6], [2 / 6, 0.5]])
     np.testing.assert_allclose(wins[1], [[0.5, 0.0], [1.0, 0.5]])
@@ -58,7 +59,7 @@ class Failing(MatrixOracle):
 
 def test_failed_verdicts_are_left_out_not_ties() -> None:
     pool = [[group(i, "a") for i in range(9)], [group(i, "b") for i in range(9)]]
-    wins = win_tables(Failing(), pool)
+    wins = win_tables(judge(Failing(), pool), pool)
     assert np.isnan(wins[0, 0, 1])
     assert np.isnan(wins[0, 1, 0])
     assert wins[1:, 0, 1].tolist() == [1.0] * 8
@@ -151,8 +152,14 @@ def test_length_matched_uses_only_pairs_of_like_length() -> None:
         SampledGroup(Prompt.from_text("q", id=str(i)), (reply("s", 100), reply("a long one", 200))) for i in range(4)
     ]
     base = [SampledGroup(g.prompt, (reply("base text", 108), reply("xx", 500))) for g in ours]
-    found = length_matched(open_rule("shorter"), ours, base)
+    third = [SampledGroup(g.prompt, (reply("much longer than base text", 540),)) for g in ours]
+    pool = [base, ours, third]
+    tables = judge(open_rule("shorter"), pool)
+    found = length_matched(tables, pool, 1)
     assert (found.point, found.n) == (1.0, 4)  # 100 against 108 alone
-    nothing = length_matched(open_rule("shorter"), ours[:1], [SampledGroup(ours[0].prompt, (reply("x", 1),))])
+    found = length_matched(tables, pool, 2)
+    assert (found.point, found.n) == (0.0, 4)  # 540 against 500 alone
+    pool = [[SampledGroup(ours[0].prompt, (reply("x", 1),))], ours[:1]]
+    nothing = length_matched(judge(open_rule("shorter"), pool), pool, 1)
     assert math.isnan(nothing.point)
     assert nothing.n == 0

@@ -20,7 +20,7 @@ from alignment.algorithm import get_algorithm, list_algorithms
 from alignment.cli import align, run_align
 from alignment.config import AlignConfig, ProbeConfig
 from alignment.policy import Slots, load_policy
-from alignment.probes import win_tables
+from alignment.probes import judge, win_tables
 from alignment.rounds import RoundLoop
 from alignment.samples import SampledGroup, read_samples, read_tables
 from prefeval import cli, fit_loop
@@ -289,7 +289,7 @@ def test_the_win_rate_rises(method: str, tiny: Path, tmp_path: Path) -> None:
         asked = [Prompt.from_text(f"Name a {w}!", id=w) for w in WORDS]
         replies = HFGenerator(model, make_tiny_tokenizer()).sample(asked, 8, SamplingParams(max_new_tokens=4), seed=99)
         pool.append([SampledGroup(p, tuple(g)) for p, g in zip(asked, replies, strict=True)])
-    wins = win_tables(loop.oracle, pool).mean(axis=0)
+    wins = win_tables(judge(loop.oracle, pool), pool).mean(axis=0)
     assert wins[1, 0] > 0.65
     assert wins[2, 0] > max(0.75, wins[1, 0])
 

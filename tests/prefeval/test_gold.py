@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from prefeval.games import is_cyclic
 from prefeval.oracle import check_complementary
 from prefeval.quickstart.gold import (
-    ANGLES,
-    CENTRE,
-    RADIUS,
-    SPREAD,
+    EASE,
+    EASY,
+    TASTES,
     WIDTH,
     GoldOracle,
     Style,
@@ -57,9 +56,7 @@ def point(text: str) -> Style | None:
 def test_a_style_by_hand() -> None:
     """Ten words without the filler, then four; the mean length is 7 words."""
     found = point("The stone garden can really need a wall from river ice. Thank you! Silver music needs candles.")
-    assert found is not None
-    assert found.kept == 2
-    assert found.sentence_length == pytest.approx((math.log(7) - CENTRE[0]) / SPREAD[0])
+    assert found == Style(2, 7.0)
 
 
 @given(text_of_words, st.lists(st.tuples(st.integers(0, 4), st.sampled_from(PADDING)), max_size=4))
@@ -120,21 +117,14 @@ def test_nothing_left_is_no_style(text: str) -> None:
     assert point(text) is None
 
 
-def test_what_is_said_does_move_the_point() -> None:
-    short, long = point("Stone garden."), point("Stone garden by the river with a bridge made for the winter market.")
-    assert short is not None
-    assert long is not None
-    assert short.sentence_length < long.sentence_length
-    one, two = point("Stone walls keep warm."), point("Stone walls keep warm. Silver music needs candles.")
-    assert one is not None
-    assert two is not None
-    assert (one.sentence_length, one.kept) == (two.sentence_length, 1)
-    assert two.kept == 2
+def test_what_is_said_does_move_the_style() -> None:
+    assert point("Stone garden.") == Style(1, 2.0)
+    assert point("Stone garden by the river with a bridge made for the winter market.") == Style(1, 13.0)
+    assert point("Stone walls keep warm.") == Style(1, 4.0)
+    assert point("Stone walls keep warm. Silver music needs candles.") == Style(2, 4.0)
 
 
-styles = st.lists(
-    st.one_of(st.none(), st.builds(Style, st.floats(-20, 20), st.floats(-20, 20), st.just(1))), min_size=1, max_size=6
-)
+styles = st.lists(st.one_of(st.none(), st.builds(Style, st.integers(1, 9), st.floats(1, 80))), min_size=1, max_size=6)
 
 
 @given(styles)
@@ -164,16 +154,32 @@ def test_a_majority_is_two_of_three_independent_votes(points: list[Style | None]
         assert table[i, j] == pytest.approx(wanted, abs=1e-9)
 
 
-def on_circle(degrees: float, radius: float) -> Style:
-    return Style(radius * math.cos(math.radians(degrees)), radius * math.sin(math.radians(degrees)), 1)
+def test_every_reader_puts_another_kind_first_second_and_last() -> None:
+    """Condorcet's profile: each kind is first, second and last with one reader, and each taste is a whole ranking."""
+    ranks = np.argsort(list(TASTES.values()), axis=1)
+    for place in range(3):
+        assert set(ranks[:, place]) == {0, 1, 2}
 
 
-def test_readers_prefer_their_own_ideal_and_majorities_run_in_circles() -> None:
-    for reader, angle in enumerate(ANGLES.values()):
-        assert criteria(on_circle(angle, RADIUS))[reader] == pytest.approx(0.0, abs=1e-9)
-    for turn in (20.0, -20.0, 45.0):
-        three = [on_circle(angle + turn, 1.0) for angle in sorted(ANGLES.values())]
-        assert is_cyclic(vote(three))
+@given(st.lists(st.floats(1, 200), min_size=3, max_size=3), st.integers(3, 8))
+def test_majorities_between_kinds_run_in_circles_whatever_the_lengths(words: list[float], many: int) -> None:
+    """Two sentences beat one, one beats three, three beat two."""
+    one, two, three = (Style(n, w) for n, w in zip((1, 2, many), words, strict=True))
+    table = vote([two, one, three])
+    assert table[0, 1] > 0.5
+    assert table[1, 2] > 0.5
+    assert table[2, 0] > 0.5
+    assert is_cyclic(table)
+
+
+@given(st.integers(1, 5), st.floats(1.01, 50), st.floats(1.01, 50))
+def test_within_a_kind_the_easier_length_wins_and_short_counts_as_long(count: int, near: float, far: float) -> None:
+    near, far = sorted((near, far))
+    wins = vote([Style(count, EASY * near), Style(count, EASY / far)])[0, 1]
+    assert wins >= 0.5 - 1e-12
+    cost = EASE * (min(math.log(far), 1.0) - min(math.log(near), 1.0))
+    yes = 1 / (1 + math.exp(-cost / WIDTH))
+    assert wins == pytest.approx(3 * yes**2 - 2 * yes**3, abs=1e-9)
 
 
 def test_the_oracle_asks_for_the_fluency_of_each_prompts_texts() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from prefeval.quickstart.data import (
     POLICY_INSTRUCTION,
     DataConfig,
     cycle_share,
-    furthest_apart,
+    kinds_in_turn,
     make_data,
     prompt_rows,
     split_ids,
@@ -119,30 +118,27 @@ def test_the_assets_fit_together() -> None:
             assert all(v <= 0 for v in values)
 
 
-def style(x: float, y: float) -> Style:
-    return Style(x, y, 1)
+def test_kinds_in_turn_by_hand() -> None:
+    one, two, many = Style(1, 9.0), Style(2, 9.0), Style(5, 9.0)
+    styles = [one, one, None, one, many, two, None, many]
+    assert kinds_in_turn(styles, 99, broken_last=True) == [0, 5, 4, 1, 7, 3, 2, 6]
+    assert kinds_in_turn(styles, 99, broken_last=False) == [0, 5, 4, 2, 1, 7, 6, 3]
+    assert kinds_in_turn(styles, 3, broken_last=True) == [0, 5, 4]
+    assert kinds_in_turn([None, one], 1, broken_last=True) == [1]
+    assert kinds_in_turn([], 2, broken_last=False) == []
 
 
-def test_farthest_points_by_hand() -> None:
-    line = [style(0, 0), style(1, 0), style(0.4, 0), style(0.9, 0), None, style(0, 0.1)]
-    assert set(furthest_apart(line, 2)) == {1, 5}  # sqrt(1.01) apart
-    assert furthest_apart(line, 3)[2] == 2  # 0.41 and 0.6 away; the others have a neighbour within 0.1
-    assert furthest_apart(line, 6)[-1] == 4  # no style comes last
-    assert sorted(furthest_apart(line, 99)) == list(range(6))
-    assert furthest_apart([None, None, style(0, 0)], 2) == [0, 1]
-    # outliers count as 2.5 spreads: one absurd text does not decide the choice
-    assert set(furthest_apart([style(90, 0), style(2.6, 0), style(-2.5, 0), style(0, 0)], 2)) <= {0, 1, 2}
-
-
-def test_each_farthest_point_maximises_the_distance_to_the_chosen_ones() -> None:
-    points = [style(*row) for row in rng("farthest").normal(size=(9, 2))]
-    where = np.clip([astuple(p)[:2] for p in points], -2.5, 2.5)
-    chosen = furthest_apart(points, 6)
-    distance = np.linalg.norm(where[:, None] - where[None], axis=2)
-    assert distance[chosen[0], chosen[1]] == distance.max()
-    for n in range(2, 6):
-        nearest = distance[:, chosen[:n]].min(axis=1)
-        assert nearest[chosen[n]] == nearest.max()
+def test_test_groups_hold_whole_texts_first_and_training_groups_broken_ones_too(
+    made: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = made
+    shares = {}
+    for split in SPLITS:
+        tables = [np.array(row["P"]) for row in read_jsonl(folder / f"{split}.jsonl")]
+        # a broken text loses for certain to every whole one
+        shares[split] = np.mean([bool((p == 1.0).any()) for p in tables])
+    assert shares["test"] < 0.05
+    assert shares["train"] > 0.5
 
 
 def test_cycle_share_counts_triples() -> None:

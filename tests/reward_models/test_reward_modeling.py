@@ -224,3 +224,24 @@ def test_encoder_backbones_get_a_mask(tmp_path: Path) -> None:
     torch.testing.assert_close(run(model, encoded), alone, atol=1e-5, rtol=1e-5)
     model.save_pretrained(tmp_path / "saved")
     assert torch.equal(run(PreferenceModel.from_pretrained(tmp_path / "saved"), encoded), run(model, encoded))
+
+
+def test_a_cut_backbone_equals_the_first_layers_and_stays_stock(tmp_path: Path) -> None:
+    """Its features are the normed hidden states of the whole model after that many layers."""
+    from transformers import AutoModelForSequenceClassification
+
+    whole = make_tiny_model()
+    model = PreferenceModel.from_base(make_tiny_model(), make_tiny_tokenizer(), HEADS[0], max_length=128, layers=1)
+    encoded = model.encode(PROMPT, TEXTS)
+    ids, lengths = pad_right(encoded, model.pad_id)
+    with torch.inference_mode():
+        states = whole(input_ids=ids, output_hidden_states=True).hidden_states[1]
+        wanted = whole.model.norm(states)[torch.arange(len(ids)), lengths - 1]
+        torch.testing.assert_close(model.features(ids, lengths), wanted)
+    assert model.classifier.config.num_hidden_layers == 1
+    model.save_pretrained(tmp_path / "m")
+    assert torch.equal(run(PreferenceModel.from_pretrained(tmp_path / "m"), encoded), run(model, encoded))
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+    assert len(stock.model.layers) == 1
+    with pytest.raises(ConfigError, match="has 2 layers, not 3"):
+        PreferenceModel.from_base(make_tiny_model(), make_tiny_tokenizer(), HEADS[0], layers=3)

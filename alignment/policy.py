@@ -54,6 +54,12 @@ class Slots:
             raise ValueError("the slot 'start' is the reference and is never overwritten")
         return Slots({**self.members, slot: [(1.0, directory)]})
 
+    def with_mixture(self, slot: str, mixture: Mixture) -> Slots:
+        """`slot` takes what another slot holds."""
+        if slot == "start":
+            raise ValueError("the slot 'start' is the reference and is never overwritten")
+        return Slots({**self.members, slot: list(mixture)})
+
     def averaged(self, slot: str, directory: str, weight: float) -> Slots:
         """`slot` becomes (1 - weight) itself + weight `directory`, in log space."""
         merged: dict[str, float] = {}
@@ -65,6 +71,26 @@ class Slots:
 def load_policy(directory: str, dtype: torch.dtype) -> Any:
     """A policy on the default device, in eval mode (no dropout, also while it is trained)."""
     return load_causal(directory, dtype=dtype).to(default_device())
+
+
+def load_sampler(mixture: Sequence[tuple[float, str]], dtype: torch.dtype) -> Any:
+    """What samples token by token from checkpoints with weights: one policy, or a geometric mixture of several."""
+    from prefeval.generate.mixture import MixtureModel
+
+    if len(mixture) == 1:
+        return load_policy(mixture[0][1], dtype)
+    return MixtureModel([(weight, load_policy(directory, dtype)) for weight, directory in mixture])
+
+
+def average_parameters(first: str, second: str, weight: float, dtype: torch.dtype) -> Any:
+    """A policy whose parameters are (1 - weight) first + weight second, averaged in fp32."""
+    import torch
+
+    model, other = load_policy(first, torch.float32), load_policy(second, torch.float32)
+    with torch.no_grad():
+        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+            mine.lerp_(theirs, weight)
+    return model.to(dtype)
 
 
 def mixture_logprobs(

@@ -18,7 +18,7 @@ import torch
 from alignment.algorithm import Algorithm, Group, Phase, get_algorithm
 from alignment.config import AlignConfig
 from alignment.logprobs import TokenSequence, sequence_logprobs
-from alignment.policy import Slots, load_policy, mixture_logprobs
+from alignment.policy import Mixture, Slots, average_parameters, load_policy, load_sampler, mixture_logprobs
 from alignment.probes import Probes
 from alignment.samples import (
     SampledGroup,
@@ -39,7 +39,7 @@ from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, sa
 from prefeval.oracle import Oracle, check_complementary
 from prefeval.runs import MetricRow, RunDir
 from prefeval.seeds import derive_seed, rng
-from prefeval.types import FloatArray, Prompt
+from prefeval.types import FloatArray, Prompt, Response
 
 
 class RoundLoop:
@@ -105,7 +105,8 @@ class RoundLoop:
         sampled = self.run_dir.stage(
             f"round{number}/{phase.name}/sample",
             {
-                "policy": self.weights[slots.checkpoint(phase.sample_from)],
+                "policy": self._weighed(self._sampler(phase, slots)),
+                "opponent": self._weighed(self._opponent(phase, slots)) if phase.opponent else None,
                 "prompts": [p.id for p in prompts],
                 "k": self.config.responses,
                 "seed": self.config.seed,
@@ -119,21 +120,46 @@ class RoundLoop:
         )
         return str(folder)
 
+    def _sampler(self, phase: Phase, slots: Slots) -> Mixture:
+        """Checkpoints and weights of who samples; a mixed one is sampled token by token."""
+        return self._mixed(phase.sample_from, None if phase.opponent else phase.mix, slots)
+
+    def _opponent(self, phase: Phase, slots: Slots) -> Mixture:
+        return self._mixed(phase.opponent or phase.sample_from, phase.mix, slots)
+
+    def _mixed(self, slot: str, mix: tuple[str, float] | None, slots: Slots) -> Mixture:
+        if mix is None or slots.checkpoint(slot) == slots.checkpoint(mix[0]):
+            return [(1.0, slots.checkpoint(slot))]
+        return [(1.0 - mix[1], slots.checkpoint(slot)), (mix[1], slots.checkpoint(mix[0]))]
+
+    def _weighed(self, mixture: Mixture) -> list[tuple[float, str]]:
+        """Weights and hashes of checkpoints, for the inputs of stages."""
+        return [(weight, self.weights[directory]) for weight, directory in mixture]
+
     def _sample(self, number: int, phase: Phase, slots: Slots, prompts: list[Prompt], folder: Path) -> dict[str, Any]:
-        model = load_policy(slots.checkpoint(phase.sample_from), self.dtype)
-        title = f"{phase.sample_from}, round {number}"
-        generator = HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
-        asked = [chat.with_instruction(p, self.config.instruction) for p in prompts]
-        params = SamplingParams(max_new_tokens=self.config.max_new_tokens)
         seed = derive_seed(self.config.seed, "round", number, phase.name)
-        replies = generator.sample(asked, self.config.responses, params, seed)
+        replies = self._draw(self._sampler(phase, slots), f"{phase.sample_from}, round {number}", prompts, seed)
         groups = [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
+        if phase.opponent:
+            seed = derive_seed(self.config.seed, "opponent", number, phase.name)
+            others = self._draw(self._opponent(phase, slots), f"{phase.opponent}, round {number}", prompts, seed)
+            groups = [
+                SampledGroup(g.prompt, (*g.responses, *other), len(other))
+                for g, other in zip(groups, others, strict=True)
+            ]
         write_samples(folder / "samples.jsonl", groups)
-        lengths = [len(r.token_ids or ()) for g in groups for r in g.responses]
-        ended = [r.finish_reason == "stop" for g in groups for r in g.responses]
+        lengths = [len(r.token_ids or ()) for g in groups for r in g.own]
+        ended = [r.finish_reason == "stop" for g in groups for r in g.own]
         values = {"length": float(np.mean(lengths)), "ended": float(np.mean(ended)), "replies": len(lengths)}
         self._log(number, f"round{number}/{phase.name}/sample", values)
         return {"sha256": sha256_file(folder / "samples.jsonl"), **values}
+
+    def _draw(self, mixture: Mixture, title: str, prompts: Sequence[Prompt], seed: int) -> list[list[Response]]:
+        model = load_sampler(mixture, self.dtype)
+        generator = HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
+        asked = [chat.with_instruction(p, self.config.instruction) for p in prompts]
+        params = SamplingParams(max_new_tokens=self.config.max_new_tokens)
+        return generator.sample(asked, self.config.responses, params, seed)
 
     def _compare(self, number: int, phase: Phase, folder: Path) -> dict[str, Any]:
         groups = read_samples(folder / "samples.jsonl")
@@ -167,9 +193,31 @@ class RoundLoop:
         done = self.run_dir.stage(stage, inputs, lambda: self._fit(number, phase, slots, folder, target, stage))
         self.weights[str(target)] = done["weights"]
         after = slots.with_checkpoint(phase.output, str(target))
-        if phase.output_average:
+        for slot, source in phase.keeps:
+            after = after.with_mixture(slot, slots.mixture(source))
+        if phase.output_average and phase.average_parameters:
+            after = after.with_checkpoint(phase.output_average, self._average(number, phase, slots, target))
+        elif phase.output_average:
             after = after.averaged(phase.output_average, str(target), phase.average_weight)
+        for slot, source in phase.copies:
+            after = after.with_mixture(slot, after.mixture(source))
         return after
+
+    def _average(self, number: int, phase: Phase, slots: Slots, fitted: Path) -> str:
+        """The checkpoint that averages the parameters of a slot with those just fitted."""
+        assert phase.output_average is not None
+        before = slots.checkpoint(phase.output_average)
+        target = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-{phase.output_average}"
+
+        def work() -> dict[str, Any]:
+            model = average_parameters(before, str(fitted), phase.average_weight, self.dtype)
+            save_causal(model, self.tokenizer, target)
+            return {"weights": fingerprint(str(target))}
+
+        inputs = [self.weights[before], self.weights[str(fitted)], phase.average_weight]
+        done = self.run_dir.stage(f"round{number}/{phase.name}/average", inputs, work)
+        self.weights[str(target)] = done["weights"]
+        return str(target)
 
     def _fit(self, number: int, phase: Phase, slots: Slots, folder: Path, target: Path, stage: str) -> dict[str, Any]:
         items = self._items(number, phase, slots, folder)
@@ -210,7 +258,8 @@ class RoundLoop:
             span = slice(first, first + len(rows))
             first += len(rows)
             frozen = {slot: values[span] for slot, values in anchors.items()}
-            items.append(_Item(rows, table, frozen, f"{number}/{group.prompt.id}"))
+            opponents = [float(len(r.token_ids or ())) for r in group.responses[len(group.own) :]]
+            items.append(_Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents))
         return items
 
     def _finish(self, slots: Slots, final: Path) -> dict[str, Any]:
@@ -223,12 +272,21 @@ class RoundLoop:
 
 
 class _Item:
-    """A prompt's replies with everything frozen about them: what the fit loop batches."""
+    """A prompt's replies with everything frozen about them: what the fit loop batches.
+
+    `opponents` are the lengths of the opponent's replies, which `table` compares with but nothing is computed for.
+    """
 
     def __init__(
-        self, sequences: list[TokenSequence], table: FloatArray, anchors: dict[str, list[float]], key: str
+        self,
+        sequences: list[TokenSequence],
+        table: FloatArray,
+        anchors: dict[str, list[float]],
+        key: str,
+        opponents: Sequence[float] = (),
     ) -> None:
         self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
+        self.opponents = tuple(opponents)
 
     def cost(self) -> int:
         """Padded tokens of the whole group."""
@@ -244,20 +302,25 @@ def group_loss(model: Any, items: Sequence[_Item], algorithm: Algorithm, phase: 
     first = 0
     for item in items:
         n = len(item.sequences)
-        part = logp[first : first + n]
+        others = len(item.opponents)
+        part = torch.cat([logp[first : first + n], logp.new_zeros(others)])
         first += n
-        anchors = {k: torch.tensor(v, dtype=torch.float32, device=logp.device) for k, v in item.anchors.items()}
+        anchors = {
+            k: torch.tensor([*v, *[0.0] * others], dtype=torch.float32, device=logp.device)
+            for k, v in item.anchors.items()
+        }
+        lengths = [*(float(s.response_length) for s in item.sequences), *item.opponents]
         group = Group(
             logp=part,
             anchors=anchors,
             P=torch.from_numpy(item.table),
-            length=torch.tensor([float(s.response_length) for s in item.sequences], device=logp.device),
-            role=("policy",) * n,
+            length=torch.tensor(lengths, device=logp.device),
+            role=("policy",) * n + ("opponent",) * others,
             key=item.key,
         )
         total = total + algorithm.loss(group, phase)
         reference = next(iter(anchors.values()), part.detach())
-        moved += float((part.detach() - reference).mean())
+        moved += float((part.detach() - reference)[:n].mean())
     return LossOutput(total, float(len(items)), {"log_ratio": moved})
 
 

@@ -18,14 +18,20 @@ from prefeval.types import FloatArray, Message, Prompt, Response
 
 @dataclass(frozen=True)
 class SampledGroup:
-    """One prompt (as the oracle sees it) and its replies."""
+    """One prompt (as the oracle sees it) and its replies, the last `opponents` of them by the opponent."""
 
     prompt: Prompt
     responses: tuple[Response, ...]
+    opponents: int = 0
 
     @property
     def texts(self) -> list[str]:
         return [r.text for r in self.responses]
+
+    @property
+    def own(self) -> tuple[Response, ...]:
+        """The replies that are trained on."""
+        return self.responses[: len(self.responses) - self.opponents]
 
 
 def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
@@ -33,6 +39,7 @@ def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
         {
             "id": g.prompt.id,
             "prompt": g.prompt.as_dicts(),
+            "opponents": g.opponents,
             "responses": [
                 {"text": r.text, "token_ids": r.token_ids, "finish_reason": r.finish_reason, "logprob": r.logprob}
                 for r in g.responses
@@ -56,7 +63,7 @@ def read_samples(path: Path) -> list[SampledGroup]:
             )
             for r in row["responses"]
         ]
-        out.append(SampledGroup(prompt, tuple(replies)))
+        out.append(SampledGroup(prompt, tuple(replies), row.get("opponents", 0)))
     return out
 
 
@@ -75,12 +82,15 @@ def read_tables(path: Path) -> list[FloatArray]:
 
 
 def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction: str) -> list[list[TokenSequence]]:
-    """Prompt ids and the very ids that were sampled. Raises DataError for replies without token ids (served ones)."""
+    """Prompt ids and the very ids that were sampled, of the replies that are trained on.
+
+    Raises DataError for replies without token ids (served ones).
+    """
     out = []
     for g in groups:
         head = chat.encode_prompt(tokenizer, chat.with_instruction(g.prompt, instruction))
         rows = []
-        for r in g.responses:
+        for r in g.own:
             if not r.token_ids:
                 raise DataError(f"prompt {g.prompt.id}: a reply has no token ids, so it cannot be trained on")
             rows.append(TokenSequence((*head, *r.token_ids), len(head)))

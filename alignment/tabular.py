@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignment.algorithm import Algorithm, Group, Phase
+from alignment.anchored import fill_slots, opponent_of, sampler_of, store
 from alignment.labels import Labels, relabel
 from prefeval.games import Game, duality_gap, log_normalise, regularised_gap
 from prefeval.seeds import rng
@@ -110,12 +111,13 @@ def _measure(policies: Iterator[FloatArray], game: Game, tau: float, ref: FloatA
 
 @dataclass(frozen=True, eq=False)
 class DrawnGroup:
-    """`count` groups of equal content: actions (k,) and their verdicts P (k, k)."""
+    """`count` groups of equal content: actions (k,) and their verdicts P (k, k); the last `opponents` are those."""
 
     actions: tuple[int, ...]
     P: FloatArray
     count: int
     key: str = ""
+    opponents: int = 0
 
 
 def _play_round(
@@ -124,35 +126,46 @@ def _play_round(
     """One round of phases; `slots` maps a name to a log-policy (n,) and is updated in place."""
     drawn: list[DrawnGroup] = []
     for phase in algorithm.phases(number):
-        for name in {*phase.anchors, phase.init_from, phase.sample_from, phase.output_average} - {None, *slots}:
-            slots[str(name)] = log_normalise(game.log_start)
+        fill_slots(slots, phase, log_normalise(game.log_start))
         if phase.sample:
             generator = rng(sampling.seed, number, phase.name)
-            drawn = draw_groups(np.exp(slots[phase.sample_from]), game.P, sampling, generator)
+            other = None if phase.opponent is None else np.exp(opponent_of(slots, phase))
+            drawn = draw_groups(np.exp(sampler_of(slots, phase)), game.P, sampling, generator, opponent=other)
             if getattr(algorithm, "labels", "soft") != "bernoulli":  # those are drawn in the loss, by the group's key
-                drawn = merge_groups(drawn, ordered=getattr(algorithm, "pairs", "all") != "all")
+                ordered = getattr(algorithm, "pairs", "all") != "all" or phase.opponent is not None
+                drawn = merge_groups(drawn, ordered=ordered)
             drawn = [replace(d, key=f"{number}/{i}") for i, d in enumerate(drawn)]
         anchors = {name: slots[name] for name in phase.anchors}
         fitted = minimise(_phase_loss(algorithm, phase, drawn, anchors), slots[phase.init_from])
-        slots[phase.output] = log_normalise(np.maximum(fitted, sampling.floor))
-        if phase.output_average is not None:
-            mixed = (1.0 - phase.average_weight) * slots[phase.output_average] + phase.average_weight * fitted
-            slots[phase.output_average] = log_normalise(np.maximum(mixed, sampling.floor))
+        store(slots, phase, fitted, sampling.floor)
 
 
 def draw_groups(
-    policy: FloatArray, P: FloatArray, sampling: Sampling, generator: np.random.Generator
+    policy: FloatArray,
+    P: FloatArray,
+    sampling: Sampling,
+    generator: np.random.Generator,
+    *,
+    opponent: FloatArray | None = None,
 ) -> list[DrawnGroup]:
-    """Groups of i.i.d. actions of `policy` with their verdicts, in the order they were drawn."""
-    k = sampling.group_size
-    actions = generator.choice(len(policy), size=(sampling.groups, k), p=policy / policy.sum())
+    """Groups of i.i.d. actions of `policy`, and as many of `opponent` if given, with their verdicts, as drawn."""
+    size = (sampling.groups, sampling.group_size)
+    actions = generator.choice(len(policy), size=size, p=policy / policy.sum())
+    if opponent is not None:
+        others = generator.choice(len(policy), size=size, p=opponent / opponent.sum())
+        actions = np.concatenate([actions, others], axis=1)
+    k = actions.shape[1]
     i, j = np.triu_indices(k, 1)
     verdicts = (relabel(P, "hard") if sampling.labels == "hard" else P)[actions[:, i], actions[:, j]]
     if sampling.labels == "bernoulli":
         verdicts = (generator.random(verdicts.shape) < verdicts).astype(np.float64)
     tables = np.full((len(actions), k, k), 0.5)
     tables[:, i, j], tables[:, j, i] = verdicts, 1.0 - verdicts
-    return [DrawnGroup(tuple(row.tolist()), table, 1) for row, table in zip(actions, tables, strict=True)]
+    opponents = 0 if opponent is None else sampling.group_size
+    return [
+        DrawnGroup(tuple(row.tolist()), table, 1, opponents=opponents)
+        for row, table in zip(actions, tables, strict=True)
+    ]
 
 
 def merge_groups(drawn: Sequence[DrawnGroup], *, ordered: bool) -> list[DrawnGroup]:
@@ -167,7 +180,8 @@ def merge_groups(drawn: Sequence[DrawnGroup], *, ordered: bool) -> list[DrawnGro
         table = group.P[np.ix_(order, order)]
         actions = tuple(group.actions[o] for o in order)
         known = found.get((actions, table.tobytes()))
-        found[actions, table.tobytes()] = DrawnGroup(actions, table, group.count + (known.count if known else 0))
+        count = group.count + (known.count if known else 0)
+        found[actions, table.tobytes()] = DrawnGroup(actions, table, count, opponents=group.opponents)
     return list(found.values())
 
 
@@ -186,7 +200,7 @@ def _phase_loss(
         log_policy = torch.log_softmax(logits, 0)
         out = logits.new_zeros(())
         for d, row, kept, table in zip(drawn, rows, frozen, tables, strict=True):
-            role = ("policy",) * len(row)
+            role = ("policy",) * (len(row) - d.opponents) + ("opponent",) * d.opponents
             group = Group(log_policy[row], kept, table, torch.ones(len(row)), role, key=d.key)
             out = out + d.count / total * algorithm.loss(group, phase)
         return out

@@ -24,8 +24,10 @@ class DPO(PairMethod):
 
     `step` = 1 / beta: the optimum is ref exp(step r), r the Bradley-Terry scores of P under the sampler (beta = 0.1 is
     step 10). Hard labels are the paper's; a soft label, or `smoothing` e, which moves y to (1 - e) y + e (1 - y), is
-    conservative DPO. `reference` 'start' is the fixed SFT model (RLHF workflow: best and worst of 8), 'previous' the
-    policy the round started from.
+    conservative DPO. `noise` e is robust DPO (2403.00409): labels are taken to be flipped at rate e, and y becomes
+    (y - e) / (1 - 2 e), so that the loss is right on average. `form` 'hinge' is max(0, 1 - beta u), as SLiC's and RSO's
+    hinge-norm; it has no minimiser. `reference` 'start' is the fixed SFT model (RLHF workflow: best and worst of 8),
+    'previous' the policy the round started from.
     """
 
     name: ClassVar[str] = "dpo"
@@ -35,11 +37,20 @@ class DPO(PairMethod):
     step: float = 10.0
     reference: Literal["start", "previous"] = "start"
     smoothing: float = 0.0
+    noise: float = 0.0
+    form: Literal["sigmoid", "hinge"] = "sigmoid"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.smoothing < 0.5:
             raise ValueError(f"smoothing must lie in [0, 0.5), not {self.smoothing}")
+        if not 0 <= self.noise < 0.5 or (self.noise and self.smoothing):
+            raise ValueError(f"noise must lie in [0, 0.5) and excludes smoothing, not {self.noise}")
+
+    @property
+    def has_minimiser(self) -> bool:
+        """Robust labels of a sure verdict lie outside of [0, 1], where there is none either."""
+        return self.form == "sigmoid" and self.noise == 0 and super().has_minimiser
 
     @property
     def anchor(self) -> str:
@@ -57,9 +68,14 @@ class DPO(PairMethod):
             return no_loss(group)
         margin = pair_difference(relative(group, {self.anchor: 1.0}), i, j) / self.step
         label = constant(self.smooth(self.labelled(group))[i, j], margin)
+        if self.form == "hinge":
+            return (label * (1.0 - margin).relu() + (1.0 - label) * (1.0 + margin).relu()).mean()
         return -(label * logsigmoid(margin) + (1.0 - label) * logsigmoid(-margin)).mean()
 
     def smooth(self, table: FloatArray) -> FloatArray:
+        """The labels after smoothing, or corrected for noise."""
+        if self.noise:
+            return (table - self.noise) / (1.0 - 2.0 * self.noise)
         return (1.0 - self.smoothing) * table + self.smoothing * (1.0 - table)
 
     def population(self, P: FloatArray, state: State) -> State:

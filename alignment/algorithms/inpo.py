@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-
-from alignment.algorithm import Group, PairMethod, Phase, State, register
-from prefeval.games import log_normalise
-from prefeval.types import FloatArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from alignment.algorithm import Phase, check_pull, register
+from alignment.anchored import AnchoredMethod, Fit, pull
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class INPO(PairMethod):
+class INPO(AnchoredMethod):
     """pi_{t+1} ~ pi_t^{1 - a tau} ref^{a tau} exp(a P(y > pi_t)).
 
     The paper's eta is an INVERSE step: `step` a = 1 / eta. Its settings are eta = 0.005 (a = 200), tau = eta / 3, hard
@@ -36,27 +30,14 @@ class INPO(PairMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.tau >= 0 and np.isfinite(self.tau)):
-            raise ValueError(f"tau must be a number >= 0, not {self.tau}")
+        check_pull(self.step if self.schedule == "constant" else 0.0, self.tau)
         if self.schedule == "decaying" and self.tau == 0:
             raise ValueError("schedule 'decaying' needs tau > 0")
-        if self.schedule == "constant" and self.step * self.tau > 1 + 1e-12:
-            raise ValueError(f"step * tau = {self.step * self.tau:g} must not exceed 1: the weight of the reference")
 
     def step_at(self, round: int) -> float:
         return self.step if self.schedule == "constant" else 2.0 / (self.tau * (round + 2))
 
-    def phases(self, round: int) -> tuple[Phase, ...]:
-        anchors = ("policy", "start") if self.tau > 0 else ("policy",)
-        return (Phase("fit", True, "policy", "policy", anchors, "policy", round=round),)
-
-    def loss(self, group: Group, phase: Phase) -> Tensor:
-        a = self.step_at(phase.round)
-        weights = {"policy": 1.0 - a * self.tau, "start": a * self.tau} if self.tau > 0 else {"policy": 1.0}
-        return self.regression(group, weights, a)
-
-    def population(self, P: FloatArray, state: State) -> State:
-        a, log_policy = self.step_at(state.round + 1), state.log_policy
-        rates = self.payoffs(P) @ np.exp(log_policy)
-        updated = (1.0 - a * self.tau) * log_policy + a * self.tau * state.log_ref + a * rates
-        return State(log_normalise(updated), state.log_ref, state.round + 1)
+    def fits(self, round: int) -> tuple[Fit, ...]:
+        a = self.step_at(round)
+        weights = pull("policy", a * self.tau, "start")
+        return (Fit(Phase("fit", True, "policy", "policy", tuple(weights), "policy", round=round), weights, a),)

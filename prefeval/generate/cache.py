@@ -64,7 +64,12 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
 
 
 def growing_cache(model: Any, capacity: int) -> Any:
-    """A cache for `capacity` positions; models with sliding or linear attention layers get transformers' own."""
+    """A cache for `capacity` positions; models with sliding or linear attention layers get transformers' own.
+
+    A model that brings its own `growing_cache(capacity)`, as a mixture of models does, gets that.
+    """
+    if hasattr(model, "growing_cache"):
+        return model.growing_cache(capacity)
     cache = DynamicCache(config=model.config.get_text_config())
     if all(type(layer) is DynamicLayer for layer in cache.layers):
         cache.layers = [_GrowingLayer(capacity) for _ in cache.layers]

@@ -12,7 +12,8 @@ import pytest
 import torch
 from toys import EXACT, GAME, STEP, TAU, group_of, make, random_table
 
-from alignment.algorithm import State, anchored_regression, get_algorithm, list_algorithms
+from alignment.algorithm import State, algorithm_class, anchored_regression, get_algorithm, list_algorithms
+from prefeval.games import log_normalise, open_game
 
 
 def test_k_numbers_equal_the_explicit_sum_over_pairs() -> None:
@@ -51,6 +52,13 @@ ALL_LOSSES = [
     ("inpo", {"step": STEP, "tau": TAU, "labels": "bernoulli"}),
     ("inpo", {"step": STEP, "tau": TAU, "labels": "hard", "pairs": "tournament"}),
     ("dpo", {"pairs": "best_worst", "labels": "hard"}),
+    ("dpo", {"form": "hinge"}),
+    ("robust_dpo", {}),
+    ("gpo", {"step": 2.0}),
+    ("gpo", {"step": 2.0, "pairs": "best_worst", "self_comparison": True}),
+    ("dno", {}),
+    ("exo", {"form": "pairs"}),
+    ("ipo", {"length_average": True}),
 ]
 
 
@@ -89,13 +97,17 @@ def test_a_single_response_has_no_loss(name: str, options: dict[str, Any]) -> No
 @pytest.mark.parametrize("info", list_algorithms(), ids=lambda i: i.name)
 def test_gradient_signs_and_frozen_anchors(info: Any) -> None:
     """From the anchors the winner goes up and the loser down; nothing flows into anchors."""
-    algorithm = get_algorithm(info.name, step=1.0, **({"tau": 0.0} if info.name == "inpo" else {}))
+    options = {"inpo": {"tau": 0.0}, "nash_mp": {"tau": 0.5}}.get(algorithm_class(info.name).name, {})
+    algorithm = get_algorithm(info.name, step=1.0, **options)
     for phase in algorithm.phases(1):
-        group = group_of([-3.0, -3.0], {s: [-3.0, -3.0] for s in phase.anchors}, [[0.5, 0.9], [0.1, 0.5]])
+        n = 4 if phase.opponent else 2
+        table = np.full((n, n), 0.5) + 0.4 * np.eye(n)[0][:, None] - 0.4 * np.eye(n)[0][None, :]  # the first beats all
+        group = group_of([-3.0] * n, {s: [-3.0] * n for s in phase.anchors}, table, opponents=n - 2)
         for value in group.anchors.values():
             value.requires_grad_(True)
         algorithm.loss(group, phase).backward()
         assert group.logp.grad[0] < 0 < group.logp.grad[1]
+        assert torch.all(group.logp.grad[2:] == 0)
         assert all(value.grad is None for value in group.anchors.values())
 
 
@@ -155,6 +167,86 @@ def test_dpo_by_hand() -> None:
     assert hard.loss(tie, phase).item() == pytest.approx(0.698138869381592, rel=1e-12)
     previous = get_algorithm("dpo", reference="previous")
     assert previous.phases(1)[0].anchors == ("policy",)
+
+
+def test_the_forms_of_trl_by_hand() -> None:
+    """TRL 0.2x `loss_type` robust, hinge, exo_pair and ipo, from their formulas, at u = 2 and beta = 0.1."""
+    anchors, logp, table = {"start": [-2.0, -2.0]}, [-1.0, -3.0], [[0.5, 0.7], [0.3, 0.5]]
+    won, lost = math.log(1 / (1 + math.exp(-0.2))), math.log(1 / (1 + math.exp(0.2)))
+
+    def loss(name: str, **options: Any) -> float:
+        algorithm = get_algorithm(name, step=10.0, labels="hard", **options)
+        return algorithm.loss(group_of(logp, anchors, table), algorithm.phases(1)[0]).item()
+
+    assert loss("robust_dpo", noise=0.2) == pytest.approx((-won * 0.8 + lost * 0.2) / 0.6, rel=1e-12)
+    assert loss("dpo", form="hinge") == pytest.approx(1 - 0.2, rel=1e-12)
+    q, e = math.exp(won), 1e-3
+    wanted = q * (won - math.log(1 - e)) + (1 - q) * (lost - math.log(e))
+    assert loss("exo", form="pairs") == pytest.approx(wanted, rel=1e-12)
+    assert loss("ipo") == pytest.approx((2 - 5) ** 2, rel=1e-12)
+    ipo = get_algorithm("ipo", step=10.0, labels="hard", length_average=True)
+    group = dataclasses.replace(group_of(logp, anchors, table), length=torch.tensor([4.0, 5.0]))
+    assert ipo.loss(group, ipo.phases(1)[0]).item() == pytest.approx((1 / 4 + 1 / 5 - 5) ** 2, rel=1e-12)
+
+
+def test_gpo_by_hand() -> None:
+    # Log-odds of y_0: 2 over y_1, 1 over y_2; of y_1 over y_2: -0.5.
+    odds = np.array([[0.0, 2.0, 1.0], [-2.0, 0.0, -0.5], [-1.0, 0.5, 0.0]])
+    group = group_of([1.0, -2.0, 0.5], {"policy": [0.0, 0.0, 0.0]}, 1 / (1 + np.exp(-odds)))
+
+    def loss(**options: Any) -> float:
+        gpo = get_algorithm("gpo", step=4.0, **options)
+        return gpo.loss(group, gpo.phases(1)[0]).item()
+
+    # Means over the others 1.5, -1.25, -0.25: targets 6, -5, -1.
+    assert loss() == pytest.approx((25 + 9 + 2.25) / 3)
+    # Best and worst, means with itself 1 and -5/6: targets 4 and -10/3.
+    assert loss(pairs="best_worst", self_comparison=True) == pytest.approx((9 + (10 / 3 - 2) ** 2) / 2)
+    assert loss(clamp=5.0) == pytest.approx((16 + 9 + 2.25) / 3)
+    assert loss(normaliser="pairwise") == pytest.approx(((3 - 8) ** 2 + (0.5 - 4) ** 2 + (-2.5 + 2) ** 2) / 3)
+    # A sure verdict counts as `clip` nats.
+    sure = group_of([1.0, 0.0], {"policy": [0.0, 0.0]}, [[0.5, 1.0], [0.0, 0.5]])
+    gpo = get_algorithm("gpo", step=1.0, clip=3.0)
+    assert gpo.loss(sure, gpo.phases(1)[0]).item() == pytest.approx((4 + 9) / 2)
+
+
+def gradient_at(algorithm: Any, log_policy: np.ndarray, anchors: dict[str, np.ndarray], P: np.ndarray) -> np.ndarray:
+    group = group_of(log_policy, anchors, P)
+    algorithm.loss(group, algorithm.phases(1)[0]).backward()
+    return np.asarray(group.logp.grad)
+
+
+def test_dno_reaches_its_closed_form_when_the_group_is_the_population() -> None:
+    """Every action once and pi_t uniform: win rates in the group are exact, and the closed form has no gradient."""
+    uniform, dno = np.full(3, -math.log(3)), get_algorithm("dno", step=2.0)
+    target = dno.population(GAME.P, State(uniform, uniform)).log_policy
+    np.testing.assert_allclose(target - target.mean(), 2 * (GAME.P.mean(1) - 0.5), atol=1e-12)
+    assert np.max(np.abs(gradient_at(dno, target, {"policy": uniform}, GAME.P))) < 1e-12
+    assert np.max(np.abs(gradient_at(dno, uniform, {"policy": uniform}, GAME.P))) > 1e-3
+    assert np.max(np.abs(gradient_at(get_algorithm("dpo", step=2.0), target, {"start": uniform}, GAME.P))) > 1e-3
+
+
+def test_exo_reaches_the_tilted_reference_on_bradley_terry() -> None:
+    """ref exp(step r) for both forms; DPO agrees there, and on a cycle neither form of EXO does."""
+    game = open_game("bt10")
+    c = np.random.default_rng(7).normal(size=10)
+    start = game.log_start
+    wanted = log_normalise(start + 1.5 * c)
+    for form in ("rewards", "pairs"):
+        exo = get_algorithm("exo", step=1.5, form=form, smoothing=1e-6)
+        assert np.max(np.abs(gradient_at(exo, wanted, {"start": start}, game.P))) < 1e-9
+        assert np.max(np.abs(gradient_at(exo, start, {"start": start}, game.P))) > 1e-3
+        found = exo.population(game.P, State(start, start)).log_policy
+        np.testing.assert_allclose(found, wanted, atol=1e-8)
+
+
+def test_exo_is_mode_seeking_and_slow_from_far_away() -> None:
+    """The gradient of EXO-pref vanishes as q goes to 0, DPO's does not (section 9)."""
+    anchors, table = {"start": np.zeros(2)}, np.array([[0.5, 1.0], [0.0, 0.5]])
+    far = np.array([-30.0, 30.0])
+    dpo, exo = get_algorithm("dpo", step=2.0), get_algorithm("exo", step=2.0, form="pairs")
+    assert abs(gradient_at(exo, far, anchors, table)[0]) < 1e-9
+    assert abs(gradient_at(dpo, far, anchors, table)[0]) > 0.4
 
 
 def test_sppo_by_hand() -> None:

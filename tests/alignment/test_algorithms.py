@@ -11,20 +11,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import EXACT, GAME, SLOTS, STEP, TAU, group_of, make
+from toys import ALPHA, EXACT, GAME, SLOTS, STEP, TAU, group_of, make
 
 from alignment.algorithm import Algorithm, Phase, State, anchored_regression, get_algorithm, list_algorithms, register
+from alignment.aliases import ALIASES
 from prefeval.errors import ConfigError
 from prefeval.games import log_normalise, open_game
 
 
-def expected_minimiser(algorithm: Algorithm, phase: Phase, slots: Mapping[str, np.ndarray], mu: np.ndarray, k: int):
-    """Minimise the exact expectation of the loss over groups of k i.i.d. actions of `mu`, by LBFGS on logits."""
+def expected_minimiser(
+    algorithm: Algorithm, phase: Phase, slots: Mapping[str, np.ndarray], samplers: list[np.ndarray], k: int
+) -> np.ndarray:
+    """Minimise the exact expectation of the loss over groups of k i.i.d. actions of each sampler, by LBFGS on logits.
+
+    The second sampler, where there is one, is the opponent.
+    """
     logits = torch.tensor(slots[phase.init_from], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
         [logits], max_iter=400, tolerance_grad=1e-13, tolerance_change=1e-16, line_search_fn="strong_wolfe"
     )
-    groups = [(math.prod(mu[list(a)]), list(a)) for a in itertools.product(range(len(mu)), repeat=k)]
+    drawers = [mu for mu in samplers for _ in range(k)]
+    groups = [
+        (math.prod(mu[n] for mu, n in zip(drawers, a, strict=True)), list(a))
+        for a in itertools.product(range(len(GAME.P)), repeat=len(drawers))
+    ]
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
@@ -32,7 +42,8 @@ def expected_minimiser(algorithm: Algorithm, phase: Phase, slots: Mapping[str, n
         anchors = {name: torch.tensor(slots[name]) for name in phase.anchors}
         total = torch.zeros((), dtype=torch.float64)
         for weight, a in groups:
-            sub = group_of(logp[a], {s: v[a] for s, v in anchors.items()}, GAME.P[np.ix_(a, a)])
+            fixed = {s: v[a] for s, v in anchors.items()}
+            sub = group_of(logp[a], fixed, GAME.P[np.ix_(a, a)], opponents=k * (len(samplers) - 1))
             total = total + weight * algorithm.loss(sub, phase)
         total.backward()
         return total
@@ -44,16 +55,18 @@ def expected_minimiser(algorithm: Algorithm, phase: Phase, slots: Mapping[str, n
 @cache
 def through_the_loss(algorithm: Algorithm, k: int) -> np.ndarray:
     """The deployed log-policy after one round of phases from SLOTS, every fit solved exactly."""
-    slots, mu = dict(SLOTS), np.zeros(0)
+    slots, samplers = dict(SLOTS), []
     for phase in algorithm.phases(1):
         if phase.sample:
-            mu = np.exp(slots[phase.sample_from])
-        slots[phase.output] = expected_minimiser(algorithm, phase, slots, mu, k)
+            samplers = [slots[phase.sample_from]] + ([slots[phase.opponent]] if phase.opponent else [])
+            if phase.mix:
+                samplers[-1] = log_normalise((1 - phase.mix[1]) * samplers[-1] + phase.mix[1] * slots[phase.mix[0]])
+        slots[phase.output] = expected_minimiser(algorithm, phase, slots, [np.exp(s) for s in samplers], k)
     return slots["policy"]
 
 
 def closed_form(algorithm: Algorithm) -> np.ndarray:
-    state = State(SLOTS["policy"], SLOTS["start"], 0, {"aux": SLOTS["aux"]})
+    state = State(SLOTS["policy"], SLOTS["start"], 0, {k: v for k, v in SLOTS.items() if k not in ("policy", "start")})
     return algorithm.population(GAME.P, state).log_policy
 
 
@@ -64,19 +77,38 @@ def test_loss_minimiser_is_the_closed_form(name: str) -> None:
     np.testing.assert_allclose(through_the_loss(algorithm, 2), closed_form(algorithm), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["inpo", "onpo", "dpo"])
+@pytest.mark.parametrize("name", ["inpo", "onpo", "dpo", "gpo", "nash_md"])
 def test_groups_of_three_keep_the_minimiser(name: str) -> None:
     """FACT 3: all pairs of K i.i.d. samples, and FACT 4 with them: win rates within the group."""
     np.testing.assert_allclose(through_the_loss(make(name), 3), closed_form(make(name)), atol=1e-6)
 
 
 def test_no_loss_has_the_closed_form_of_another() -> None:
+    """What makes a method one: its loss fails the test of every other."""
     targets = {name: closed_form(make(name)) for name in EXACT}
     for name in EXACT:
         reached = through_the_loss(make(name), 2)
         for other, target in targets.items():
             if other != name:
                 assert np.max(np.abs(reached - target)) > 1e-3, (name, other)
+
+
+def test_every_method_is_shown_one_way() -> None:
+    """By its minimiser here, or, without one, by hand, signs and fixed points in test_algorithm_losses."""
+    exact = {make(name).name for name in EXACT}
+    others = {"sppo", "dno", "exo"}
+    assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
+    assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
+
+
+@pytest.mark.parametrize("name", sorted(ALIASES))
+def test_aliases_are_what_they_say(name: str) -> None:
+    method, alias = get_algorithm(name), ALIASES[name]
+    assert method == get_algorithm(alias.of, **alias.options)
+    assert method != get_algorithm(alias.of)
+    option, value = next(iter(alias.options.items()))
+    default = getattr(get_algorithm(alias.of), option)
+    assert getattr(get_algorithm(name, **{option: default}), option) == default != value
 
 
 def test_best_and_worst_do_not_keep_the_minimiser() -> None:
@@ -99,6 +131,59 @@ def test_closed_forms_of_section_13_4() -> None:
     a = 1 / 3.0  # eta_1 = 2 (1 + 2) / 2 = 3
     expected = log_normalise((1 - 2 * a) * policy + 2 * a * start + a * r)
     np.testing.assert_allclose(closed_form(decaying), expected, atol=1e-14)
+
+
+def test_closed_forms_of_section_13_4_with_two_steps_and_moving_anchors() -> None:
+    names = ("policy", "start", "aux", "magnet", "ema", "past1", "past2")
+    policy, start, aux, magnet, ema, past1, past2 = (SLOTS[s] for s in names)
+
+    def r(log: np.ndarray) -> np.ndarray:
+        return GAME.P @ np.exp(log)
+
+    def f(log: np.ndarray) -> np.ndarray:
+        return log_normalise((policy + 0.5 * (start + r(log) / TAU)) / 1.5)
+
+    base = (1 - STEP * TAU) * policy + STEP * TAU * start
+    half = log_normalise(base + STEP * r(policy))
+    mixture = log_normalise(base)
+    share = 1 / (1 + STEP * ALPHA)
+    scores = np.log(GAME.P) - np.log(GAME.P.T)
+    moved = log_normalise(share * (aux + STEP * ALPHA * magnet + STEP * r(policy)))
+    prox = log_normalise(policy + STEP * r(policy))
+    ipo_mixture = log_normalise(0.6 * policy + 0.4 * start)
+    expected = {
+        "egpo": base + STEP * r(half),
+        "mirror prox": policy + STEP * r(prox),
+        "nash_mp": f(f(policy)),
+        "mpo": share * (policy + STEP * ALPHA * magnet + STEP * r(policy)),
+        "onpo_magnet": share * (moved + STEP * ALPHA * magnet + STEP * r(policy)),
+        "comal": (1 - STEP * TAU) * policy + STEP * TAU * magnet + STEP * r(policy),
+        "nash_md": mixture + STEP * r(mixture),
+        "nash_ema": base + STEP * r(ema),
+        "ipo_md": start + STEP * r(ipo_mixture),
+        "ipo": start + STEP * r(policy),
+        "mnpo": (1 - STEP * TAU) * (4 * policy + 2 * past1 + past2) / 7 + STEP * TAU * start + STEP * r(policy),
+        "gpo": policy + STEP * scores @ np.exp(policy),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(closed_form(make(name)), log_normalise(value), atol=1e-13, err_msg=name)
+
+
+def test_where_a_round_leaves_its_slots() -> None:
+    """The magnet moves in its round alone, past policies move up by one, averages follow."""
+    state = State(SLOTS["policy"], SLOTS["start"], 1, {k: SLOTS[k] for k in ("magnet", "past1", "past2", "ema")})
+    for name in ("mpo", "comal", "onpo_magnet"):
+        moving = get_algorithm(name, refresh=2).population(GAME.P, state)
+        np.testing.assert_array_equal(moving.memory["magnet"], moving.log_policy)
+        resting = get_algorithm(name, refresh=3).population(GAME.P, state)
+        np.testing.assert_array_equal(resting.memory["magnet"], SLOTS["magnet"])
+    mnpo = get_algorithm("mnpo", history=3).population(GAME.P, state)
+    np.testing.assert_array_equal(mnpo.memory["past1"], SLOTS["policy"])
+    np.testing.assert_array_equal(mnpo.memory["past2"], SLOTS["past1"])
+    ema = get_algorithm("nash_ema", decay=0.25).population(GAME.P, state)
+    np.testing.assert_allclose(
+        ema.memory["ema"], log_normalise(0.25 * SLOTS["ema"] + 0.75 * ema.log_policy), atol=1e-14
+    )
 
 
 def test_dpo_on_bradley_terry_tilts_the_reference_by_the_scores() -> None:
@@ -177,10 +262,26 @@ def test_published_steps() -> None:
         ("inpo", {"step": 1.0, "tau": -0.1}, "tau must be a number >= 0"),
         ("inpo", {"tau": 0.0, "schedule": "decaying"}, "needs tau > 0"),
         ("onpo", {"tau": 0.1, "step": 1.0, "one_fit": True}, "one_fit needs tau = 0"),
-        ("onpo", {"step": 1.0, "tau": 2.0}, "must lie in"),
+        ("onpo", {"step": 1.0, "tau": 2.0}, "must not exceed 1"),
         ("sppo", {"normaliser": "none"}, "'normaliser'"),
         ("dpo", {"smoothing": 0.5}, "smoothing must lie in"),
         ("dpo", {"labels": "fuzzy"}, "'labels'"),
+        ("dpo", {"noise": 0.1, "smoothing": 0.1}, "excludes smoothing"),
+        ("egpo", {"step": 2.0, "tau": 0.6}, "must not exceed 1"),
+        ("nash_mp", {"step": 0.3, "tau": 0.1}, "must not exceed 2 tau = 0.2"),
+        ("nash_mp", {"tau": 0.0}, "tau must be a positive number"),
+        ("nash_md", {"tau": 0.0}, "without the mixture this is inpo"),
+        ("mpo", {"alpha": 0.0}, "alpha must be a positive number"),
+        ("comal", {"refresh": 0}, "refresh must be at least 1 round"),
+        ("onpo_magnet", {"refresh": 0}, "refresh must be at least 1 round"),
+        ("mnpo", {"history": 0}, "history must be at least 1"),
+        ("nash_ema", {"decay": 1.0}, "decay must lie in"),
+        ("nash_ema", {"pairs": "best_worst"}, "pairs must be 'all'"),
+        ("ipo_md", {"mixture": 1.5}, "mixture must lie in"),
+        ("gpo", {"clip": 0.0}, "must be positive"),
+        ("exo", {"smoothing": 0.0}, "smoothing in"),
+        ("exo", {"pairs": "tournament"}, "pairs must be 'all'"),
+        ("mirror_prx", {}, "did you mean 'mirror_prox'"),
     ],
 )
 def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
@@ -191,6 +292,8 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
 def test_two_methods_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="two algorithms"):
         register(type("Other", (), {"name": "inpo"}))
+    with pytest.raises(ValueError, match="two algorithms"):
+        register(type("Other", (), {"name": "mirror_prox"}))
 
 
 def test_groups_check_their_shapes() -> None:

@@ -12,7 +12,7 @@ from alignment.algorithm import Algorithm, Group, get_algorithm
 from prefeval.games import open_game
 from prefeval.oracle import symmetrise
 
-STEP, TAU = 0.7, 0.3
+STEP, TAU, ALPHA = 0.7, 0.3, 0.4
 # One configuration of every method whose loss has `population` as its minimiser.
 EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "inpo": ("inpo", {"step": STEP, "tau": TAU}),
@@ -25,12 +25,28 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo smoothed": ("dpo", {"step": STEP, "smoothing": 0.1}),
     "dpo previous": ("dpo", {"step": STEP, "reference": "previous"}),
     "inpo hard": ("inpo", {"step": STEP, "tau": TAU, "labels": "hard"}),
+    "egpo": ("egpo", {"step": STEP, "tau": TAU}),
+    "mirror prox": ("mirror_prox", {"step": STEP}),
+    "nash_mp": ("nash_mp", {"step": 0.5, "tau": TAU}),
+    "mpo": ("mpo", {"step": STEP, "alpha": ALPHA}),
+    "onpo_magnet": ("onpo_magnet", {"step": STEP, "alpha": ALPHA}),
+    "comal": ("comal", {"step": STEP, "tau": TAU}),
+    "nash_md": ("nash_md", {"step": STEP, "tau": TAU}),
+    "nash_ema": ("nash_ema", {"step": STEP, "tau": TAU}),
+    "ipo_md": ("ipo_md", {"step": STEP, "mixture": 0.4}),
+    "ipo": ("ipo", {"step": STEP}),
+    "mnpo": ("mnpo", {"step": STEP, "tau": TAU, "history": 3}),
+    "gpo": ("gpo", {"step": STEP, "normaliser": "pairwise"}),
 }
 GAME = open_game("cyc3")
 SLOTS = {
     "start": np.log([0.3, 0.3, 0.4]),
     "policy": np.log([0.5, 0.2, 0.3]),
     "aux": np.log([0.25, 0.6, 0.15]),
+    "magnet": np.log([0.15, 0.15, 0.7]),
+    "ema": np.log([0.2, 0.5, 0.3]),
+    "past1": np.log([0.45, 0.1, 0.45]),
+    "past2": np.log([0.1, 0.7, 0.2]),
 }
 
 
@@ -40,12 +56,20 @@ def make(name: str) -> Algorithm:
 
 
 def group_of(
-    logp: Any, anchors: Mapping[str, Any], P: Any, *, key: str = "", dtype: torch.dtype = torch.float64
+    logp: Any,
+    anchors: Mapping[str, Any],
+    P: Any,
+    *,
+    key: str = "",
+    dtype: torch.dtype = torch.float64,
+    opponents: int = 0,
 ) -> Group:
+    """A group of plain numbers; the last `opponents` responses are the opponent's."""
     logp = logp if isinstance(logp, torch.Tensor) else torch.tensor(logp, dtype=dtype, requires_grad=True)
     fixed = {name: torch.as_tensor(value, dtype=dtype) for name, value in anchors.items()}
     n = len(logp)
-    return Group(logp, fixed, torch.as_tensor(P, dtype=dtype), torch.ones(n), ("policy",) * n, key=key)
+    role = ("policy",) * (n - opponents) + ("opponent",) * opponents
+    return Group(logp, fixed, torch.as_tensor(P, dtype=dtype), torch.ones(n), role, key=key)
 
 
 def random_table(n: int, seed: int) -> np.ndarray:

@@ -15,6 +15,8 @@ from prefeval.errors import ConfigError
 from prefeval.generate import SamplingParams, open_generator
 from prefeval.generate.cache import _GrowingLayer, growing_cache
 from prefeval.generate.hf import HFGenerator, draw, truncate
+from prefeval.generate.mixture import MixtureModel
+from prefeval.seeds import rng
 from prefeval.types import Prompt, Response
 
 TOKENIZER = make_tiny_tokenizer()
@@ -329,3 +331,31 @@ def test_open_generator_from_a_directory(tmp_path: Any) -> None:
     assert [[(r.token_ids, r.text) for r in g] for g in found] == [[(r.token_ids, r.text) for r in g] for g in same]
     with pytest.raises(ConfigError, match="no such directory"):
         open_generator(str(tmp_path / "none"))
+
+
+def test_a_mixture_of_models_samples_token_by_token_from_the_product() -> None:
+    """Against a loop without caches, on the same uniforms; a mixture of one is that model."""
+    second = sharp_model(seed=1)
+    mixture = MixtureModel([(0.7, MODEL), (0.3, second)])
+    found = generator(mixture, rows=4).sample(PROMPTS[:3], 3, PARAMS, seed=5)
+    for prompt, group in zip(PROMPTS, found, strict=False):
+        head = chat.encode_prompt(TOKENIZER, prompt)
+        for index, response in enumerate(group):
+            uniforms = rng(5, "sample", prompt.id, index).random(PARAMS.max_new_tokens)
+            ids, total = list(head), 0.0
+            for u in uniforms[: len(response.token_ids or ())]:
+                with torch.no_grad():
+                    both = [torch.log_softmax(m(input_ids=torch.tensor([ids])).logits[0, -1].double(), -1) for m in
+                            (MODEL, second)]  # fmt: skip
+                logp = torch.log_softmax(0.7 * both[0] + 0.3 * both[1], -1)
+                token = int(torch.searchsorted(logp.exp().cumsum(0), torch.tensor(u)))
+                ids.append(token)
+                total += float(logp[token])
+            assert tuple(ids[len(head) :]) == response.token_ids
+            assert response.logprob == pytest.approx(total, abs=1e-3)
+    alone = generator(MixtureModel([(1.0, MODEL), (0.0, second)])).sample(PROMPTS, 2, PARAMS, seed=3)
+    assert [[r.token_ids for r in g] for g in alone] == [
+        [r.token_ids for r in g] for g in generator().sample(PROMPTS, 2, PARAMS, seed=3)
+    ]
+    with pytest.raises(ValueError, match="sum to 1"):
+        MixtureModel([(0.7, MODEL), (0.7, second)])

@@ -327,7 +327,7 @@ def list_algorithms() -> list[AlgorithmInfo]:
     rows = [AlgorithmInfo(n, c.arxiv, c.game, c().has_minimiser) for n, c in sorted(_load().items())]
     for name, alias in sorted(ALIASES.items()):
         method = get_algorithm(name)
-        rows.append(AlgorithmInfo(name, alias.arxiv, method.game, method.has_minimiser, alias.of))
+        rows.append(AlgorithmInfo(name, alias.arxiv, alias.game or method.game, method.has_minimiser, alias.of))
     return rows
 
 

@@ -14,11 +14,12 @@ class Alias:
     of: str
     arxiv: str
     options: Mapping[str, Any]
+    game: str = ""  # where it is not the method's own
 
 
 ALIASES: dict[str, Alias] = {
-    "omd": Alias("inpo", "2405.00675", {"step": 0.5, "tau": 0.0}),  # online mirror descent, multiplicative weights
-    "mirror_prox": Alias("egpo", "2503.08942", {"tau": 0.0}),
+    "omd": Alias("inpo", "2405.00675", {"step": 0.5, "tau": 0.0}, "plain"),  # mirror descent, multiplicative weights
+    "mirror_prox": Alias("egpo", "2503.08942", {"tau": 0.0}, "plain"),
     "ipo": Alias("ipo_md", "2310.12036", {"mixture": 0.0}),  # online IPO (2403.08635) on the policy's own samples
     "rebel": Alias("gpo", "2404.16767", {"normaliser": "pairwise"}),  # its reward differences are log-odds of P
     "dno_prct": Alias("dpo", "2404.03715", {"reference": "previous", "pairs": "best_worst", "labels": "hard"}),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.algorithm import Algorithm, algorithm_class, get_algorithm
+from alignment.algorithm import Algorithm, algorithm_class, get_algorithm, list_algorithms
 from alignment.tabular import GameRound, Sampling, play, play_sampled
 from prefeval.errors import ConfigError, PrefevalError
 from prefeval.files import dumps, write_bytes
@@ -39,8 +39,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--game", required=True, help=f"{', '.join(GAMES)} or FILE.csv, a square matrix P")
-    add("--algorithm", required=True, help="name of a method, such as inpo, onpo, sppo, dpo")
+    add("--list", action="store_true", help="print the table of methods and aliases and exit")
+    add("--game", help=f"{', '.join(GAMES)} or FILE.csv, a square matrix P")
+    add("--algorithm", help="name of a method or alias; --list prints them all")
     add("--step", type=float, default=0.5, help="a, the factor of the win rate in the exponent (dpo: 1 / beta)")
     add("--tau", type=float, default=0.0, help="strength of the regularisation towards the reference")
     add("--rounds", type=int, default=100, help="number of updates")
@@ -57,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.list:
+        sys.stdout.write("\n".join(table_of_methods()) + "\n")
+        return 0
     _check(options)
     table = open_game(options.game)
     if options.start is not None:
@@ -69,7 +73,19 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def table_of_methods() -> list[str]:
+    """One line a method: name, arXiv id, the equilibrium it aims at, how its loss and update are held together."""
+    lines = [f"{'name':<15} {'arXiv':<22} {'game':<22} shown by"]
+    for row in list_algorithms():
+        shown = f"alias of {row.alias_of}" if row.alias_of else "its minimiser" if row.has_minimiser else "fixed points"
+        lines.append(f"{row.name:<15} {row.arxiv:<22} {row.game:<22} {shown}")
+    return lines
+
+
 def _check(options: argparse.Namespace) -> None:
+    for name in ("game", "algorithm"):
+        if not getattr(options, name):
+            raise ConfigError(f"--{name} is missing")
     for name, least in (("rounds", 1), ("sampled", 1), ("group", 2)):
         value = getattr(options, name)
         if value is not None and value < least:

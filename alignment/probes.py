@@ -19,6 +19,7 @@ import numpy as np
 from alignment.samples import SampledGroup, read_samples, token_sequences, write_samples
 from prefeval import chat
 from prefeval.files import sha256_json
+from prefeval.games import curl_ratio, cycle_rate
 from prefeval.generate.base import SamplingParams
 from prefeval.models import fingerprint
 from prefeval.oracle import Oracle
@@ -69,8 +70,9 @@ class Probes:
         values = describe(groups, under_start, own)
         pool = [read_samples(self._path(n)) for n in range(number + 1)]
         for name, oracle in self.oracles.items():
-            wins = win_tables(judge(oracle, pool), pool)
-            values |= {f"{name}/{k}": v for k, v in summarise(wins, number, self.seed).items()}
+            tables = judge(oracle, pool)
+            found = summarise(win_tables(tables, pool), number, self.seed) | intransitivity(tables)
+            values |= {f"{name}/{k}": v for k, v in found.items()}
         return values
 
     def _sample(self, number: int, policy: Any) -> list[SampledGroup]:
@@ -97,7 +99,8 @@ def describe(
     `under_start`, so that a policy's KL from itself is exactly 0 (default: the sampler's, which rounds otherwise in
     bf16; `sampler_error` is the mean absolute difference a token between the two). `start_logp` is the mean log-prob of
     a token under the start; `ended` the share of replies that were not cut off; `broken` the share that are empty or
-    mostly repetition; `duplicates` the share that another reply to any prompt equals.
+    mostly repetition; `duplicates` the share that another reply to any prompt equals; `distinct_2` the distinct pairs
+    of neighbouring words over all pairs in the replies.
     """
     replies = [r for g in groups for r in g.responses]
     clusters = [g.prompt.id for g in groups for _ in g.responses]
@@ -120,6 +123,7 @@ def describe(
         "sampler_error": float(np.mean(np.abs(sampled - policy) / tokens)),
         "duplicates": float(np.mean([counts[t] > 1 for t in texts])),
         "broken": float(np.mean([is_broken(t) for t in texts])),
+        "distinct_2": distinct(texts, 2),
         "replies": len(replies),
     }
 
@@ -133,6 +137,29 @@ def is_broken(text: str) -> bool:
         return False
     pairs = list(pairwise(words))
     return len(set(words)) < 0.5 * len(words) or len(set(pairs)) < 0.7 * len(pairs)
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct n-grams of words over all n-grams of the texts (1510.03055); NaN where there is none."""
+    grams = [tuple(w[i : i + n]) for w in (t.split() for t in texts) for i in range(len(w) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else float("nan")
+
+
+def intransitivity(tables: Sequence[FloatArray]) -> dict[str, float]:
+    """How far the oracle's P on these replies is from any ranking, averaged over prompts with three replies or more.
+
+    `cycle_rate` is the share of triples whose majority is a circle, `curl_ratio` the cyclic share of the log-odds
+    (Hodge). Near 0 Nash methods and DPO coincide. NaN where no prompt has a complete table.
+    """
+    complete = [t for t in tables if len(t) >= 3 and np.isfinite(t).all()]
+    if not complete:
+        return {"cycle_rate": float("nan"), "curl_ratio": float("nan")}
+    with np.errstate(divide="ignore"):
+        odds = [np.clip(np.log(t) - np.log1p(-t), -20.0, 20.0) for t in complete]
+    return {
+        "cycle_rate": float(np.mean([cycle_rate(t) for t in complete])),
+        "curl_ratio": float(np.nanmean([curl_ratio(s) for s in odds])),
+    }
 
 
 def judge(oracle: Oracle, pool: Sequence[Sequence[SampledGroup]]) -> list[FloatArray]:
@@ -156,10 +183,14 @@ def win_tables(tables: Sequence[FloatArray], pool: Sequence[Sequence[SampledGrou
 
 
 def summarise(wins: FloatArray, policy: int, seed: int) -> dict[str, Any]:
-    """Win rate of `policy` against the start with its interval, its restricted gap, and the mean win rates."""
+    """Win rates of `policy` against the start and the one before, its restricted gap, and the mean win rates."""
     estimate = bootstrap_mean(wins[:, policy, 0], seed=seed)
     gap, low, high = restricted_gap(wins, policy, seed)
+    previous = bootstrap_mean(wins[:, policy, max(policy - 1, 0)], seed=seed)
     return {
+        "win_rate_previous": previous.point,
+        "win_rate_previous_low": previous.low,
+        "win_rate_previous_high": previous.high,
         "win_rate": estimate.point,
         "win_rate_low": estimate.low,
         "win_rate_high": estimate.high,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignment.alarms import running_lengths, transitive_oracle, unreachable_targets
 from alignment.algorithm import Algorithm, Group, Phase, get_algorithm
 from alignment.config import AlignConfig
 from alignment.logprobs import TokenSequence, sequence_logprobs
@@ -151,6 +152,8 @@ class RoundLoop:
         lengths = [len(r.token_ids or ()) for g in groups for r in g.own]
         ended = [r.finish_reason == "stop" for g in groups for r in g.own]
         values = {"length": float(np.mean(lengths)), "ended": float(np.mean(ended)), "replies": len(lengths)}
+        before = [r.values["length"] for r in self.run_dir.metrics.rows() if r.kind == "round" and "length" in r.values]
+        self._alarm(running_lengths(before[0], values["length"]) if before else None)
         self._log(number, f"round{number}/{phase.name}/sample", values)
         return {"sha256": sha256_file(folder / "samples.jsonl"), **values}
 
@@ -175,8 +178,10 @@ class RoundLoop:
             "comparisons": sum(len(t) * (len(t) - 1) // 2 for t in tables),
         }
         self._log(number, f"round{number}/{phase.name}/compare", values)
-        if failed:
-            logger.warning("%d comparisons failed; they are left out, not counted as ties", failed)
+        self._alarm(f"{failed} comparisons failed; they are left out, not counted as ties" if failed else None)
+        if number == 1:
+            self._alarm(unreachable_targets(self.algorithm.step, tables))
+            self._alarm(transitive_oracle(tables))
         return {"sha256": sha256_file(folder / "preferences.safetensors"), **values}
 
     def _fit_phase(self, number: int, phase: Phase, slots: Slots, data: str) -> Slots:
@@ -265,6 +270,10 @@ class RoundLoop:
     def _finish(self, slots: Slots, final: Path) -> dict[str, Any]:
         save_causal(load_policy(slots.checkpoint("policy"), self.dtype), self.tokenizer, final)
         return {"policy": str(final)}
+
+    def _alarm(self, message: str | None) -> None:
+        if message:
+            logger.warning("%s", message)
 
     def _log(self, number: int, stage: str, values: dict[str, Any], *, kind: str = "round") -> None:
         self.run_dir.metrics.cut(stage)

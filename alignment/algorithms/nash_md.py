@@ -15,8 +15,7 @@ class NashMD(AnchoredMethod):
     """pi_{t+1} ~ M exp(a P(y > M)), M = pi_t^{1 - a tau} ref^{a tau}; INPO differs only in the opponent, pi_t.
 
     `step` a is the paper's eta_t. Samples come from M: exactly in games, token by token in language models (the
-    sequence-level mixture cannot be sampled). With a constant step the fixed point is off by O(a tau). The policy
-    gradient form is `nash_md_pg`.
+    sequence-level mixture cannot be sampled). With a constant step the fixed point is off by O(a tau).
     """
 
     name: ClassVar[str] = "nash_md"
@@ -29,12 +28,11 @@ class NashMD(AnchoredMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_pull(self.step, self.tau)
-        if self.tau == 0:
-            raise ValueError("tau must be positive: without the mixture this is inpo with tau = 0")
 
     def fits(self, round: int) -> tuple[Fit, ...]:
         weight = self.step * self.tau
         weights = pull("policy", weight, "start")
         anchors = tuple(weights)
-        phase = Phase("fit", True, "policy", "policy", anchors, "policy", mix=("start", weight), round=round)
+        mix = ("start", weight) if weight > 0 else None
+        phase = Phase("fit", True, "policy", "policy", anchors, "policy", mix=mix, round=round)
         return (Fit(phase, weights, self.step),)

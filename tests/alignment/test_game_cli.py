@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alignment.algorithm import list_algorithms
 from alignment.game_cli import game
 from prefeval.games import open_game, regularised_gap
 
@@ -131,10 +132,40 @@ def test_bad_csv(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert captured.out == ""
 
 
-def test_argparse_exits_with_2() -> None:
+def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        game(["--game", "rps"])
+        game(["--game"])
     assert caught.value.code == 2
+    for given, missing in ((["--game", "rps"], "--algorithm"), (["--algorithm", "onpo"], "--game")):
+        capsys.readouterr()
+        assert game(given) == 2
+        assert capsys.readouterr().err == f"prefeval game: {missing} is missing\n"
+
+
+def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    assert game(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(list_algorithms())
+    assert next(x for x in lines if x.startswith("egpo ")).split()[1:3] == ["2503.08942", "regularised"]
+    assert next(x for x in lines if x.startswith("mirror_prox ")).endswith("alias of egpo")
+    assert next(x for x in lines if x.startswith("sppo ")).endswith("fixed points")
+
+
+@pytest.mark.parametrize("name", [i.name for i in list_algorithms()])
+def test_every_method_plays_with_the_default_step(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The contract: step 0.5 and tau 0 unless given, for every algorithm; Nash-MP alone has no update at tau 0.
+
+    One-fit ONPO has no regularised form.
+    """
+    for tau in ("0",) if name == "onpo_one_fit" else ("0", "0.1"):
+        code = game(["--game", "cyc3", "--algorithm", name, "--tau", tau, "--rounds", "3", "--json"])
+        captured = capsys.readouterr()
+        if name == "nash_mp" and tau == "0":
+            assert code == 2
+            assert "tau must be a positive number" in captured.err
+        else:
+            assert code == 0, captured.err
+            assert len(captured.out.splitlines()) == 3
 
 
 def test_exact_play_imports_neither_torch_nor_matplotlib() -> None:

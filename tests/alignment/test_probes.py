@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 from alignment.contest import length_matched
-from alignment.probes import describe, gap_control, is_broken, judge, restricted_gap, summarise, win_tables
+from alignment.probes import (
+    describe,
+    distinct,
+    gap_control,
+    intransitivity,
+    is_broken,
+    judge,
+    restricted_gap,
+    summarise,
+    win_tables,
+)
 from alignment.samples import SampledGroup
+from prefeval.games import open_game
 from prefeval.oracle import MatrixOracle, symmetrise
 from prefeval.rules import open_rule
 from prefeval.types import Prompt, Response
@@ -163,3 +174,22 @@ def test_length_matched_uses_only_pairs_of_like_length() -> None:
     nothing = length_matched(judge(open_rule("shorter"), pool), pool, 1)
     assert math.isnan(nothing.point)
     assert nothing.n == 0
+
+
+def test_distinct_pairs_of_words() -> None:
+    assert distinct(["a b a b", "a b c"], 2) == pytest.approx(3 / 5)  # ab, ba, ab, ab, bc
+    assert distinct(["same words here"] * 4, 1) == pytest.approx(3 / 12)
+    assert math.isnan(distinct(["one"], 2))
+
+
+def test_intransitivity_tells_a_circle_from_a_ranking() -> None:
+    odds = np.array([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
+    circle, ranking = 1 / (1 + np.exp(-odds)), open_game("bt10").P
+    assert intransitivity([circle]) == {"cycle_rate": 1.0, "curl_ratio": pytest.approx(1.0)}
+    flat = intransitivity([ranking, ranking[:3, :3], ranking[:2, :2]])
+    assert flat["cycle_rate"] == 0.0
+    assert flat["curl_ratio"] == pytest.approx(0.0, abs=1e-6)
+    assert intransitivity([circle, ranking])["cycle_rate"] == 0.5
+    lost = circle.copy()
+    lost[0, 1] = lost[1, 0] = np.nan
+    assert math.isnan(intransitivity([lost, ranking[:2, :2]])["cycle_rate"])

@@ -1,0 +1,43 @@
+"""Signs that a round will not do what its method promises, each as one line for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from alignment.labels import centred_win_rates
+from prefeval.games import cycle_rate
+from prefeval.types import FloatArray
+
+FAR = 30.0  # nats between the best and the worst reply of a prompt: e^30 in odds, out of reach of one round
+LONGER = 1.5  # times the length of the first round's replies
+_TRIPLES = 200  # fewer say little about cycles
+
+
+def unreachable_targets(step: float, tables: Sequence[FloatArray]) -> str | None:
+    """Regression targets far beyond what a fit can reach (section 0 of the algorithms reference)."""
+    spreads = [np.ptp(rates[np.isfinite(rates)]) for t in tables if np.isfinite(rates := centred_win_rates(t)).any()]
+    nats = step * float(np.median(spreads)) if spreads else 0.0
+    if nats <= FAR:
+        return None
+    return (
+        f"targets of about {nats:.0f} nats between best and worst reply (step {step:g}) are out of reach: the step "
+        "acts as a scale of the loss, and how far the policy moves is set by learning rate and steps"
+    )
+
+
+def transitive_oracle(tables: Sequence[FloatArray]) -> str | None:
+    """An oracle that ranks: Nash methods and DPO then aim at the same replies (13.5, bt10)."""
+    rated = [t for t in tables if len(t) >= 3 and np.isfinite(t).all()]
+    triples = sum(len(t) * (len(t) - 1) * (len(t) - 2) // 6 for t in rated)
+    if triples < _TRIPLES or any(cycle_rate(t) > 0 for t in rated):
+        return None
+    return f"no circle among {triples} triples: this oracle ranks the replies, and Nash methods prefer what DPO prefers"
+
+
+def running_lengths(first: float, now: float) -> str | None:
+    """Replies that grow round by round, the usual sign of a gamed judge."""
+    if now <= LONGER * first:
+        return None
+    return f"replies have grown from {first:.0f} to {now:.0f} tokens since the first round"

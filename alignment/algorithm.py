@@ -37,8 +37,9 @@ class Group:
 
     `logp` (N,) fp32 with gradient; `anchors` slot name -> frozen (N,); `P` (N, N), best kept on the CPU, NaN where a
     verdict failed; `length` (N,) tokens; `role` who wrote each response: 'policy', 'ref', 'opponent', 'data', ...
-    `token_logp` (N, L) padded with 0; `score` (N, N) log-odds; `reward` (N,). `key` names the prompt and round: drawn
-    labels depend on it and not on batching, so data that is used twice is labelled once.
+    `token_logp` (N, L) padded with 0, with gradient, and `token_anchors` likewise, frozen, are there where the phase
+    asks for them; `score` (N, N) log-odds; `reward` (N,). `key` names the prompt and round: drawn labels depend on it
+    and not on batching, so data that is used twice is labelled once.
     """
 
     logp: Tensor
@@ -47,6 +48,7 @@ class Group:
     length: Tensor
     role: tuple[str, ...]
     token_logp: Tensor | None = None
+    token_anchors: Mapping[str, Tensor] | None = None
     score: Tensor | None = None
     reward: Tensor | None = None
     key: str = ""
@@ -92,6 +94,8 @@ class Phase:
     mix: tuple[str, float] | None = None
     keeps: tuple[tuple[str, str], ...] = ()  # (to, from): `to` takes what `from` held before the output was stored
     copies: tuple[tuple[str, str], ...] = ()  # (to, from): afterwards `to` takes what `from` holds now
+    gradient_step: bool = False  # the loss has a gradient to follow for a step, and no minimum to look for
+    token_anchors: bool = False  # the loss wants log-probs of single tokens, of the policy and of the anchors
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,8 +68,12 @@ def sequence_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -
 
     Right padding under a causal mask cannot reach the real positions, so no attention mask is needed.
     """
-    tokens, owner = token_logprobs(model, batch, pad_id)
-    return torch.zeros(len(batch), dtype=torch.float32, device=tokens.device).index_add(0, owner, tokens)
+    return summed(*token_logprobs(model, batch, pad_id), len(batch))
+
+
+def summed(tokens: torch.Tensor, owner: torch.Tensor, count: int) -> torch.Tensor:
+    """Sums (count,) fp32 of token values (T,) by the sequence each belongs to."""
+    return torch.zeros(count, dtype=torch.float32, device=tokens.device).index_add(0, owner, tokens)
 
 
 def token_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,6 +131,19 @@ def frozen_logprobs(
                 out[i] = value
             if bar is not None:
                 bar.advance(len(chosen))
+    return out
+
+
+def frozen_token_logprobs(
+    model: Any, sequences: Sequence[TokenSequence], pad_id: int, *, batch_tokens: int = 16384
+) -> list[list[float]]:
+    """Log-probs of each response token of many sequences under a frozen model."""
+    out: list[list[float]] = [[] for _ in sequences]
+    with torch.inference_mode():
+        for chosen in token_batches([len(s.ids) for s in sequences], batch_tokens):
+            values, owner = token_logprobs(model, [sequences[i] for i in chosen], pad_id)
+            for value, row in zip(values.tolist(), owner.tolist(), strict=True):
+                out[chosen[row]].append(value)
     return out
 
 

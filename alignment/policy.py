@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alignment.logprobs import TokenSequence, frozen_logprobs
+from alignment.logprobs import TokenSequence, frozen_logprobs, frozen_token_logprobs
 from prefeval.log import progress
 from prefeval.models import default_device, load_causal
 
@@ -102,4 +102,15 @@ def mixture_logprobs(
         for weight, directory in mixture:
             values = frozen_logprobs(load_policy(directory, dtype), sequences, pad_id, bar=bar)
             total = [t + weight * v for t, v in zip(total, values, strict=True)]
+    return total
+
+
+def mixture_token_logprobs(
+    mixture: Mixture, sequences: Sequence[TokenSequence], pad_id: int, dtype: torch.dtype
+) -> list[list[float]]:
+    """The same for every response token."""
+    total = [[0.0] * s.response_length for s in sequences]
+    for weight, directory in mixture:
+        values = frozen_token_logprobs(load_policy(directory, dtype), sequences, pad_id)
+        total = [[t + weight * v for t, v in zip(a, b, strict=True)] for a, b in zip(total, values, strict=True)]
     return total

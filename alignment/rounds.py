@@ -7,7 +7,7 @@ unbroken one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,16 @@ import torch
 from alignment.alarms import running_lengths, transitive_oracle, unreachable_targets
 from alignment.algorithm import Algorithm, Group, Phase, get_algorithm
 from alignment.config import AlignConfig
-from alignment.logprobs import TokenSequence, sequence_logprobs
-from alignment.policy import Mixture, Slots, average_parameters, load_policy, load_sampler, mixture_logprobs
+from alignment.logprobs import TokenSequence, summed, token_logprobs
+from alignment.policy import (
+    Mixture,
+    Slots,
+    average_parameters,
+    load_policy,
+    load_sampler,
+    mixture_logprobs,
+    mixture_token_logprobs,
+)
 from alignment.probes import Probes
 from alignment.samples import (
     SampledGroup,
@@ -258,13 +266,18 @@ class RoundLoop:
             slot: mixture_logprobs(slots.mixture(slot), flat, self.pad, self.dtype, f"anchor {slot}, round {number}")
             for slot in phase.anchors
         }
+        by_token = {
+            slot: mixture_token_logprobs(slots.mixture(slot), flat, self.pad, self.dtype)
+            for slot in (phase.anchors if phase.token_anchors else ())
+        }
         items, first = [], 0
         for group, rows, table in zip(groups, sequences, tables, strict=True):
             span = slice(first, first + len(rows))
             first += len(rows)
             frozen = {slot: values[span] for slot, values in anchors.items()}
             opponents = [float(len(r.token_ids or ())) for r in group.responses[len(group.own) :]]
-            items.append(_Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents))
+            tokens = {slot: values[span] for slot, values in by_token.items()}
+            items.append(_Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents, tokens))
         return items
 
     def _finish(self, slots: Slots, final: Path) -> dict[str, Any]:
@@ -293,9 +306,10 @@ class _Item:
         anchors: dict[str, list[float]],
         key: str,
         opponents: Sequence[float] = (),
+        token_anchors: Mapping[str, Sequence[Sequence[float]]] | None = None,
     ) -> None:
         self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
-        self.opponents = tuple(opponents)
+        self.opponents, self.token_anchors = tuple(opponents), token_anchors or {}
 
     def cost(self) -> int:
         """Padded tokens of the whole group."""
@@ -305,7 +319,8 @@ class _Item:
 def group_loss(model: Any, items: Sequence[_Item], algorithm: Algorithm, phase: Phase, pad_id: int) -> LossOutput:
     """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved."""
     flat = [s for item in items for s in item.sequences]
-    logp = sequence_logprobs(model, flat, pad_id)
+    tokens, owner = token_logprobs(model, flat, pad_id)
+    logp = summed(tokens, owner, len(flat))
     total = logp.sum() * 0.0
     moved = 0.0
     first = 0
@@ -325,12 +340,26 @@ def group_loss(model: Any, items: Sequence[_Item], algorithm: Algorithm, phase: 
             P=torch.from_numpy(item.table),
             length=torch.tensor(lengths, device=logp.device),
             role=("policy",) * n + ("opponent",) * others,
+            token_logp=_padded(tokens, owner, range(first - n, first), others) if item.token_anchors else None,
+            token_anchors={k: _rows(v, others).to(logp) for k, v in item.token_anchors.items()} or None,
             key=item.key,
         )
         total = total + algorithm.loss(group, phase)
         reference = next(iter(anchors.values()), part.detach())
         moved += float((part.detach() - reference)[:n].mean())
     return LossOutput(total, float(len(items)), {"log_ratio": moved})
+
+
+def _padded(tokens: torch.Tensor, owner: torch.Tensor, rows: range, empty: int) -> torch.Tensor:
+    """Values (T,) of tokens as rows (N, L) padded with 0, followed by `empty` rows of nothing."""
+    parts = [tokens[owner == row] for row in rows]
+    padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])
+
+
+def _rows(values: Sequence[Sequence[float]], empty: int) -> torch.Tensor:
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(v) for v in values], batch_first=True)
+    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])
 
 
 def _dtype(precision: str) -> torch.dtype:

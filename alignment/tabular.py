@@ -136,7 +136,8 @@ def _play_round(
                 drawn = merge_groups(drawn, ordered=ordered)
             drawn = [replace(d, key=f"{number}/{i}") for i, d in enumerate(drawn)]
         anchors = {name: slots[name] for name in phase.anchors}
-        fitted = minimise(_phase_loss(algorithm, phase, drawn, anchors), slots[phase.init_from])
+        loss, begun = _phase_loss(algorithm, phase, drawn, anchors), slots[phase.init_from]
+        fitted = descend(loss, begun, algorithm.step) if phase.gradient_step else minimise(loss, begun)
         store(slots, phase, fitted, sampling.floor)
 
 
@@ -206,6 +207,15 @@ def _phase_loss(
         return out
 
     return mean_loss
+
+
+def descend(loss: Callable[[Tensor], Tensor], log_start: FloatArray, step: float) -> FloatArray:
+    """The log-policy (n,) one gradient step on logits of size `step` away from `log_start`."""
+    import torch
+
+    point = torch.tensor(log_start, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss(point), point)
+    return log_normalise(log_start - step * np.asarray(slope.numpy(), dtype=np.float64))
 
 
 def minimise(loss: Callable[[Tensor], Tensor], log_start: FloatArray, *, steps: int = 100) -> FloatArray:

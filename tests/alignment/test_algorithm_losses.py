@@ -101,7 +101,8 @@ def test_gradient_signs_and_frozen_anchors(info: Any) -> None:
     algorithm = get_algorithm(info.name, step=1.0, **options)
     for phase in algorithm.phases(1):
         n = 4 if phase.opponent else 2
-        table = np.full((n, n), 0.5) + 0.4 * np.eye(n)[0][:, None] - 0.4 * np.eye(n)[0][None, :]  # the first beats all
+        skill = np.array([0.2, -0.2, 0.0, 0.0])[:n]  # the opponents stand between the two
+        table = 0.5 + skill[:, None] - skill[None, :]
         group = group_of([-3.0] * n, {s: [-3.0] * n for s in phase.anchors}, table, opponents=n - 2)
         for value in group.anchors.values():
             value.requires_grad_(True)
@@ -238,6 +239,47 @@ def test_exo_reaches_the_tilted_reference_on_bradley_terry() -> None:
         assert np.max(np.abs(gradient_at(exo, start, {"start": start}, game.P))) > 1e-3
         found = exo.population(game.P, State(start, start)).log_policy
         np.testing.assert_allclose(found, wanted, atol=1e-8)
+
+
+def test_the_policy_gradient_of_nash_md_is_that_of_the_game() -> None:
+    """Its expectation over all draws against autograd on the game's own value, opponent held fixed."""
+    pg = get_algorithm("nash_md_pg", tau=0.3, mixture=0.4)
+    logits = torch.tensor([0.2, -0.5, 0.4], dtype=torch.float64, requires_grad=True)
+    start = torch.tensor(np.log([0.3, 0.3, 0.4]))
+    log_policy = torch.log_softmax(logits, 0)
+    mixture = torch.softmax(0.6 * log_policy.detach() + 0.4 * start, 0)
+    P = torch.tensor(GAME.P)
+    p = log_policy.exp()
+    value = p @ P @ mixture - 0.3 * (p * (log_policy - start)).sum()
+    (wanted,) = torch.autograd.grad(value, logits, retain_graph=True)
+    expected = torch.zeros((), dtype=torch.float64)
+    for y, other in itertools.product(range(3), repeat=2):
+        pair = [y, other]
+        group = group_of(log_policy[pair], {"start": start[pair]}, GAME.P[np.ix_(pair, pair)], opponents=1)
+        weight = (p[y] * mixture[other]).detach()
+        expected = expected + weight * pg.loss(group, pg.phases(1)[0])
+    (found,) = torch.autograd.grad(expected, logits)
+    np.testing.assert_allclose(found, -wanted, atol=1e-12)
+    # ... and the exact update is a step along it.
+    state = State(log_policy.detach().numpy(), start.numpy())
+    moved = dataclasses.replace(pg, step=0.7).population(GAME.P, state).log_policy
+    target = log_normalise(log_policy.detach().numpy() + 0.7 * wanted.numpy())
+    np.testing.assert_allclose(moved, target, atol=1e-12)
+
+
+def test_nash_md_pg_charges_each_token_with_what_follows() -> None:
+    pg = get_algorithm("nash_md_pg", tau=0.5, mixture=0.0)
+    tokens = torch.tensor([[-1.0, -2.0, 0.0], [-0.5, -1.5, -3.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    tokens.requires_grad_(True)
+    frozen = torch.tensor([[-1.5, -2.5, 0.0], [-0.5, -1.0, -1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    group = group_of(
+        tokens.sum(1), {"start": frozen.sum(1)}, [[0.5, 0.5, 0.9], [0.5, 0.5, 0.2], [0.1, 0.8, 0.5]], opponents=1
+    )
+    group = dataclasses.replace(group, token_logp=tokens, token_anchors={"start": frozen})
+    pg.loss(group, pg.phases(1)[0]).backward()
+    # Log-ratios .5 .5 and 0 -.5 -2: to go 1 .5 and -2.5 -2.5 -2; gains .4 and -.3; mean of two responses.
+    wanted = -np.array([[0.4 - 0.5, 0.4 - 0.25, 0.4], [-0.3 + 1.25, -0.3 + 1.25, -0.3 + 1.0], [0, 0, 0]]) / 2
+    np.testing.assert_allclose(tokens.grad, wanted, atol=1e-12)
 
 
 def test_exo_is_mode_seeking_and_slow_from_far_away() -> None:

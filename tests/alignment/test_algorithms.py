@@ -96,7 +96,7 @@ def test_no_loss_has_the_closed_form_of_another() -> None:
 def test_every_method_is_shown_one_way() -> None:
     """By its minimiser here, or, without one, by hand, signs and fixed points in test_algorithm_losses."""
     exact = {make(name).name for name in EXACT}
-    others = {"sppo", "dno", "exo"}
+    others = {"sppo", "dno", "exo", "nash_md_pg"}
     assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
     assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
 
@@ -276,6 +276,8 @@ def test_published_steps() -> None:
         ("nash_ema", {"decay": 1.0}, "decay must lie in"),
         ("nash_ema", {"pairs": "best_worst"}, "pairs must be 'all'"),
         ("ipo_md", {"mixture": 1.5}, "mixture must lie in"),
+        ("nash_md_pg", {"mixture": -0.1}, "mixture must lie in"),
+        ("nash_md_pg", {"pairs": "best_worst"}, "pairs must be 'all'"),
         ("gpo", {"clip": 0.0}, "must be positive"),
         ("exo", {"smoothing": 0.0}, "smoothing in"),
         ("exo", {"pairs": "tournament"}, "pairs must be 'all'"),

@@ -258,6 +258,7 @@ def test_groups_are_drawn_from_the_policy() -> None:
         ("onpo_magnet", {"step": 0.5, "alpha": 0.3, "refresh": 2}),
         ("nash_mp", {"step": 0.2, "tau": 0.1}),
         ("gpo", {"step": 0.2, "normaliser": "pairwise"}),
+        ("nash_md_pg", {"step": 2.0, "tau": 0.1}),
     ],
 )
 def test_sampled_play_follows_the_exact_iterates(name: str, options: dict[str, Any]) -> None:

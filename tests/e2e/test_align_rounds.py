@@ -51,6 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "comal": ("comal", {"step": 3.0, "tau": 0.1, "refresh": 1}),
     "nash_md": ("nash_md", {"step": 3.0, "tau": 0.1}),
     "nash_ema": ("nash_ema", {"step": 3.0, "tau": 0.1}),
+    "nash_md_pg": ("nash_md_pg", {}),
     "ipo_md": ("ipo_md", {"step": 5.0}),
     "mnpo": ("mnpo", {"step": 3.0, "tau": 0.1}),
     "gpo": ("gpo", {"step": 0.5}),

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alignment.algorithm import Group, PairMethod, Phase, State, win_rate_regression
+from alignment.algorithm import Group, Phase, State
+from alignment.regression import PairMethod, win_rate_regression
 from prefeval.games import log_normalise
 from prefeval.types import FloatArray
 

@@ -82,15 +82,15 @@ def load_sampler(mixture: Sequence[tuple[float, str]], dtype: torch.dtype) -> An
     return MixtureModel([(weight, load_policy(directory, dtype)) for weight, directory in mixture])
 
 
-def average_parameters(first: str, second: str, weight: float, dtype: torch.dtype) -> Any:
-    """A policy whose parameters are (1 - weight) first + weight second, averaged in fp32."""
+def average_parameters(first: str, second: str, weight: float) -> Any:
+    """A policy in fp32 whose parameters are (1 - weight) first + weight second."""
     import torch
 
     model, other = load_policy(first, torch.float32), load_policy(second, torch.float32)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
             mine.lerp_(theirs, weight)
-    return model.to(dtype)
+    return model
 
 
 def mixture_logprobs(

@@ -7,7 +7,7 @@ unbroken one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from alignment.alarms import running_lengths, transitive_oracle, unreachable_targets
-from alignment.algorithm import Algorithm, Group, Phase, get_algorithm
+from alignment.algorithm import Algorithm, Phase, get_algorithm
 from alignment.config import AlignConfig
-from alignment.logprobs import TokenSequence, summed, token_logprobs
+from alignment.items import Item, group_loss
 from alignment.policy import (
     Mixture,
     Slots,
@@ -40,7 +40,7 @@ from alignment.samples import (
 from prefeval import chat
 from prefeval.checkpoint import clear_state
 from prefeval.files import sha256_file
-from prefeval.fit import FitConfig, LossOutput, fit
+from prefeval.fit import FitConfig, fit
 from prefeval.generate.base import SamplingParams
 from prefeval.generate.hf import HFGenerator
 from prefeval.log import logger
@@ -48,7 +48,7 @@ from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, sa
 from prefeval.oracle import Oracle, check_complementary
 from prefeval.runs import MetricRow, RunDir
 from prefeval.seeds import derive_seed, rng
-from prefeval.types import FloatArray, Prompt, Response
+from prefeval.types import Prompt, Response
 
 
 class RoundLoop:
@@ -223,7 +223,7 @@ class RoundLoop:
         target = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-{phase.output_average}"
 
         def work() -> dict[str, Any]:
-            model = average_parameters(before, str(fitted), phase.average_weight, self.dtype)
+            model = average_parameters(before, str(fitted), phase.average_weight)
             save_causal(model, self.tokenizer, target)
             return {"weights": fingerprint(str(target))}
 
@@ -234,7 +234,8 @@ class RoundLoop:
 
     def _fit(self, number: int, phase: Phase, slots: Slots, folder: Path, target: Path, stage: str) -> dict[str, Any]:
         items = self._items(number, phase, slots, folder)
-        model = load_policy(slots.checkpoint(phase.init_from), self.dtype)
+        # Checkpoints of rounds are exact: at small learning rates a round moves less than bf16 can tell apart.
+        model = load_policy(slots.checkpoint(phase.init_from), torch.float32)
         config: FitConfig = replace(self.config.fit, seed=derive_seed(self.config.seed, "fit", number) % 2**31)
         state = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-fit"
         result = fit(
@@ -242,12 +243,13 @@ class RoundLoop:
             items,
             lambda policy, batch: group_loss(policy, batch, self.algorithm, phase, self.pad),
             config,
-            cost=_Item.cost,
+            cost=Item.cost,
             state_dir=state,
             stage=stage,
             metrics=self.run_dir.metrics,
             title=f"round {number}: fitting {phase.output}",
         )
+        result.export_masters(model)
         save_causal(model, self.tokenizer, target)
         clear_state(state)
         return {
@@ -257,7 +259,7 @@ class RoundLoop:
             "weights": fingerprint(str(target)),
         }
 
-    def _items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[_Item]:
+    def _items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[Item]:
         groups = read_samples(folder / "samples.jsonl")
         tables = read_tables(folder / "preferences.safetensors")
         sequences = token_sequences(self.tokenizer, groups, self.config.instruction)
@@ -277,7 +279,7 @@ class RoundLoop:
             frozen = {slot: values[span] for slot, values in anchors.items()}
             opponents = [float(len(r.token_ids or ())) for r in group.responses[len(group.own) :]]
             tokens = {slot: values[span] for slot, values in by_token.items()}
-            items.append(_Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents, tokens))
+            items.append(Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents, tokens))
         return items
 
     def _finish(self, slots: Slots, final: Path) -> dict[str, Any]:
@@ -291,75 +293,6 @@ class RoundLoop:
     def _log(self, number: int, stage: str, values: dict[str, Any], *, kind: str = "round") -> None:
         self.run_dir.metrics.cut(stage)
         self.run_dir.metrics.add(MetricRow(kind, stage, values, round=number))
-
-
-class _Item:
-    """A prompt's replies with everything frozen about them: what the fit loop batches.
-
-    `opponents` are the lengths of the opponent's replies, which `table` compares with but nothing is computed for.
-    """
-
-    def __init__(
-        self,
-        sequences: list[TokenSequence],
-        table: FloatArray,
-        anchors: dict[str, list[float]],
-        key: str,
-        opponents: Sequence[float] = (),
-        token_anchors: Mapping[str, Sequence[Sequence[float]]] | None = None,
-    ) -> None:
-        self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
-        self.opponents, self.token_anchors = tuple(opponents), token_anchors or {}
-
-    def cost(self) -> int:
-        """Padded tokens of the whole group."""
-        return len(self.sequences) * max(len(s.ids) for s in self.sequences)
-
-
-def group_loss(model: Any, items: Sequence[_Item], algorithm: Algorithm, phase: Phase, pad_id: int) -> LossOutput:
-    """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved."""
-    flat = [s for item in items for s in item.sequences]
-    tokens, owner = token_logprobs(model, flat, pad_id)
-    logp = summed(tokens, owner, len(flat))
-    total = logp.sum() * 0.0
-    moved = 0.0
-    first = 0
-    for item in items:
-        n = len(item.sequences)
-        others = len(item.opponents)
-        part = torch.cat([logp[first : first + n], logp.new_zeros(others)])
-        first += n
-        anchors = {
-            k: torch.tensor([*v, *[0.0] * others], dtype=torch.float32, device=logp.device)
-            for k, v in item.anchors.items()
-        }
-        lengths = [*(float(s.response_length) for s in item.sequences), *item.opponents]
-        group = Group(
-            logp=part,
-            anchors=anchors,
-            P=torch.from_numpy(item.table),
-            length=torch.tensor(lengths, device=logp.device),
-            role=("policy",) * n + ("opponent",) * others,
-            token_logp=_padded(tokens, owner, range(first - n, first), others) if item.token_anchors else None,
-            token_anchors={k: _rows(v, others).to(logp) for k, v in item.token_anchors.items()} or None,
-            key=item.key,
-        )
-        total = total + algorithm.loss(group, phase)
-        reference = next(iter(anchors.values()), part.detach())
-        moved += float((part.detach() - reference)[:n].mean())
-    return LossOutput(total, float(len(items)), {"log_ratio": moved})
-
-
-def _padded(tokens: torch.Tensor, owner: torch.Tensor, rows: range, empty: int) -> torch.Tensor:
-    """Values (T,) of tokens as rows (N, L) padded with 0, followed by `empty` rows of nothing."""
-    parts = [tokens[owner == row] for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])
-
-
-def _rows(values: Sequence[Sequence[float]], empty: int) -> torch.Tensor:
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(v) for v in values], batch_first=True)
-    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])
 
 
 def _dtype(precision: str) -> torch.dtype:

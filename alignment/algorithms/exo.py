@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from alignment.algorithm import Group, PairMethod, Phase, State, constant, no_loss, pair_difference, register
-from alignment.algorithm import relative_logp as relative
+from alignment.algorithm import Group, Phase, State, register
 from alignment.labels import is_complete, select_pairs
+from alignment.regression import PairMethod, constant, no_loss, pair_difference
+from alignment.regression import relative_logp as relative
 from prefeval.games import bradley_terry, log_normalise
 from prefeval.types import FloatArray
 

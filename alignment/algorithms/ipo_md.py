@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from alignment.algorithm import Group, Phase, pair_regression, register, relative_logp
+from alignment.algorithm import Group, Phase, register
 from alignment.anchored import AnchoredMethod, Fit
+from alignment.regression import pair_regression, relative_logp
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.algorithm import Phase, check_pull, register
+from alignment.algorithm import Phase, register
 from alignment.anchored import AnchoredMethod, Fit, pull
+from alignment.regression import check_pull
 
 
 @register

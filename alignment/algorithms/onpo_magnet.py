@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.algorithm import Phase, check_magnet, moved_magnet, register
+from alignment.algorithm import Phase, register
 from alignment.anchored import AnchoredMethod, Fit
+from alignment.regression import check_magnet, moved_magnet
 
 
 @register

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from alignment.algorithm import Group, PairMethod, Phase, State, constant, no_loss, register, relative_logp
+from alignment.algorithm import Group, Phase, State, register
 from alignment.labels import select_pairs, win_rate_against
+from alignment.regression import PairMethod, constant, no_loss, relative_logp
 from prefeval.games import log_normalise
 from prefeval.oracle import win_rates
 from prefeval.types import FloatArray

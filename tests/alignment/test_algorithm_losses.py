@@ -12,7 +12,8 @@ import pytest
 import torch
 from toys import EXACT, GAME, STEP, TAU, group_of, make, random_table
 
-from alignment.algorithm import State, algorithm_class, anchored_regression, get_algorithm, list_algorithms
+from alignment.algorithm import State, algorithm_class, get_algorithm, list_algorithms
+from alignment.regression import anchored_regression
 from prefeval.games import log_normalise, open_game
 
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from toys import ALPHA, EXACT, GAME, SLOTS, STEP, TAU, group_of, make
 
-from alignment.algorithm import Algorithm, Phase, State, anchored_regression, get_algorithm, list_algorithms, register
+from alignment.algorithm import Algorithm, Phase, State, get_algorithm, list_algorithms, register
 from alignment.aliases import ALIASES
+from alignment.regression import anchored_regression
 from prefeval.errors import ConfigError
 from prefeval.games import log_normalise, open_game
 

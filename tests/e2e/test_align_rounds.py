@@ -275,6 +275,19 @@ def test_averages_of_parameters_and_moved_anchors_are_the_checkpoints_they_say(t
     assert slots.checkpoint("magnet") == slots.checkpoint("policy") != loop.start
 
 
+def test_steps_below_the_resolution_of_bf16_add_up_over_rounds(tiny: Path, tmp_path: Path) -> None:
+    """At a learning rate of 1e-6 a round moves less than bf16 can tell apart: nothing may be rounded away between."""
+    fit = FitConfig(precision="bf16", learning_rate=1e-6, batch_size=1, checkpoint_every=0, schedule="constant")
+    loop = open_loop(config_for(tiny, tmp_path / "run", "inpo", fit=fit))
+    slots, moved = Slots.from_start(loop.start), []
+    for number in (1, 2, 3):
+        slots = loop.play_round(number, slots)
+        moved.append((weights(slots.checkpoint("policy")) - weights(loop.start)).abs().median().item())
+    assert 1e-6 < moved[0] < moved[1] < moved[2] < 1e-4
+    resolution = (weights(loop.start).abs() / 256).median().item()
+    assert moved[0] < resolution
+
+
 def open_loop(config: AlignConfig) -> RoundLoop:
     run = RunDir(config.out, to_dict(config), command="test")
     prompts = [Prompt.from_text(f"Say {w}.", id=w) for w in WORDS]

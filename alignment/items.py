@@ -1,0 +1,82 @@
+"""What a policy fit batches: a prompt's replies with everything frozen about them, and the loss of some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from alignment.algorithm import Algorithm, Group, Phase
+from alignment.logprobs import TokenSequence, summed, token_logprobs
+from prefeval.fit import LossOutput
+from prefeval.types import FloatArray
+
+
+class Item:
+    """A prompt's replies with everything frozen about them: what the fit loop batches.
+
+    `opponents` are the lengths of the opponent's replies, which `table` compares with but nothing is computed for.
+    """
+
+    def __init__(
+        self,
+        sequences: list[TokenSequence],
+        table: FloatArray,
+        anchors: dict[str, list[float]],
+        key: str,
+        opponents: Sequence[float] = (),
+        token_anchors: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    ) -> None:
+        self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
+        self.opponents, self.token_anchors = tuple(opponents), token_anchors or {}
+
+    def cost(self) -> int:
+        """Padded tokens of the whole group."""
+        return len(self.sequences) * max(len(s.ids) for s in self.sequences)
+
+
+def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: Phase, pad_id: int) -> LossOutput:
+    """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved."""
+    flat = [s for item in items for s in item.sequences]
+    tokens, owner = token_logprobs(model, flat, pad_id)
+    logp = summed(tokens, owner, len(flat))
+    total = logp.sum() * 0.0
+    moved = 0.0
+    first = 0
+    for item in items:
+        n = len(item.sequences)
+        others = len(item.opponents)
+        part = torch.cat([logp[first : first + n], logp.new_zeros(others)])
+        first += n
+        anchors = {
+            k: torch.tensor([*v, *[0.0] * others], dtype=torch.float32, device=logp.device)
+            for k, v in item.anchors.items()
+        }
+        lengths = [*(float(s.response_length) for s in item.sequences), *item.opponents]
+        group = Group(
+            logp=part,
+            anchors=anchors,
+            P=torch.from_numpy(item.table),
+            length=torch.tensor(lengths, device=logp.device),
+            role=("policy",) * n + ("opponent",) * others,
+            token_logp=_padded(tokens, owner, range(first - n, first), others) if item.token_anchors else None,
+            token_anchors={k: _rows(v, others).to(logp) for k, v in item.token_anchors.items()} or None,
+            key=item.key,
+        )
+        total = total + algorithm.loss(group, phase)
+        reference = next(iter(anchors.values()), part.detach())
+        moved += float((part.detach() - reference)[:n].mean())
+    return LossOutput(total, float(len(items)), {"log_ratio": moved})
+
+
+def _padded(tokens: torch.Tensor, owner: torch.Tensor, rows: range, empty: int) -> torch.Tensor:
+    """Values (T,) of tokens as rows (N, L) padded with 0, followed by `empty` rows of nothing."""
+    parts = [tokens[owner == row] for row in rows]
+    padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])
+
+
+def _rows(values: Sequence[Sequence[float]], empty: int) -> torch.Tensor:
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(v) for v in values], batch_first=True)
+    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])

@@ -7,6 +7,7 @@ from typing import Any
 
 from prefeval.errors import ConfigError
 from prefeval.fit import FitConfig
+from prefeval.lora import LoraConfig
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class AlignConfig:
     max_new_tokens: int = 256
     sampling_rows: int = 96  # replies decoded side by side
     seed: int = 0
+    lora: LoraConfig = field(default_factory=LoraConfig)  # rank 0: all weights are trained
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(epochs=1, learning_rate=5e-7, batch_size=16, batch_tokens=8192)

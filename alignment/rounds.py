@@ -44,6 +44,7 @@ from prefeval.fit import FitConfig, fit
 from prefeval.generate.base import SamplingParams
 from prefeval.generate.hf import HFGenerator
 from prefeval.log import logger
+from prefeval.lora import add_adapters, merge_into
 from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, save_causal
 from prefeval.oracle import Oracle, check_complementary
 from prefeval.runs import MetricRow, RunDir
@@ -237,6 +238,8 @@ class RoundLoop:
         # Checkpoints of rounds are exact: at small learning rates a round moves less than bf16 can tell apart.
         model = load_policy(slots.checkpoint(phase.init_from), torch.float32)
         config: FitConfig = replace(self.config.fit, seed=derive_seed(self.config.seed, "fit", number) % 2**31)
+        if self.config.lora.rank:
+            add_adapters(model, self.config.lora, config.seed)
         state = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-fit"
         result = fit(
             model,
@@ -250,6 +253,9 @@ class RoundLoop:
             title=f"round {number}: fitting {phase.output}",
         )
         result.export_masters(model)
+        if self.config.lora.rank:
+            adapted, model = model, load_policy(slots.checkpoint(phase.init_from), torch.float32)
+            merge_into(model, adapted)
         save_causal(model, self.tokenizer, target)
         clear_state(state)
         return {

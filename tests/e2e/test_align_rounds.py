@@ -30,6 +30,7 @@ from prefeval.files import write_jsonl
 from prefeval.fit import FitConfig
 from prefeval.generate import SamplingParams
 from prefeval.generate.hf import HFGenerator
+from prefeval.lora import LoraConfig
 from prefeval.oracle import PairwiseRule
 from prefeval.runs import MetricsLog, RunDir
 from prefeval.types import Prompt
@@ -286,6 +287,25 @@ def test_steps_below_the_resolution_of_bf16_add_up_over_rounds(tiny: Path, tmp_p
     assert 1e-6 < moved[0] < moved[1] < moved[2] < 1e-4
     resolution = (weights(loop.start).abs() / 256).median().item()
     assert moved[0] < resolution
+
+
+def test_adapters_train_a_low_rank_change_and_leave_plain_checkpoints(tiny: Path, tmp_path: Path) -> None:
+    """Only linear layers move, by matrices of the rank asked for, from round to round."""
+    fit = FitConfig(precision="bf16", learning_rate=1e-2, batch_size=1, checkpoint_every=0)
+    config = config_for(tiny, tmp_path / "run", "inpo", fit=fit, lora=LoraConfig(rank=2))
+    play(config)
+    start = load_file(tiny / "model" / "model.safetensors")
+    for number in (1, 2):
+        moved = load_file(tmp_path / "run" / "rounds" / f"00{number}" / "fit-policy" / "model.safetensors")
+        assert set(moved) == set(start)
+        for name, tensor in moved.items():
+            change = tensor.float() - start[name].float()
+            is_linear = any(part in name for part in ("_proj.", "fc"))
+            assert bool(change.abs().max() > 1e-5) == is_linear, name
+            if is_linear:
+                assert torch.linalg.matrix_rank(change, atol=1e-5) <= 2 * number
+    with pytest.raises(ConfigError, match=r"lora\.targets"):
+        play(replace(config, out=str(tmp_path / "wrong"), lora=LoraConfig(rank=2, targets=("nothing",))))
 
 
 def open_loop(config: AlignConfig) -> RoundLoop:

@@ -32,6 +32,7 @@ def model_card(config: TrainConfig, result: dict[str, Any], training: int, valid
 
     rows = "\n".join(f"| {name} | {cell(name)} |" for name in _ROWS)
     head = ", ".join(f"{k}={v}" for k, v in dataclasses.asdict(config.head).items() if k != "tau")
+    trained = f"LoRA of rank {config.lora.rank}" if config.lora.rank else config.trainable
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
@@ -41,7 +42,7 @@ tags: [preference-model, reward-model]
 
 Answers P(response i beats response j | prompt). Base model: `{config.model}`. Head: {head}; tau {result["tau"]:.4g}.
 
-Trained on `{config.data}` ({training} prompts; trainable: {config.trainable}; {result["fit"]["steps"]} steps,
+Trained on `{config.data}` ({training} prompts; trainable: {trained}; {result["fit"]["steps"]} steps,
 learning rate {config.fit.learning_rate:g}, seed {config.seed}).
 
 ## Held-out pairs

@@ -7,6 +7,7 @@ from typing import Literal
 
 from prefeval.errors import ConfigError
 from prefeval.fit import FitConfig
+from prefeval.lora import LoraConfig
 
 HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
 _KINDS = ("bt", "regression", "gpm", "hybrid")
@@ -81,6 +82,7 @@ class TrainConfig:
     layers: int = 0  # keep only the first N layers: the middle of a small model often knows style better than its end
     head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)  # with a rank: adapters and the head are what is trained
     trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
     max_length: int = 2048  # tokens of prompt and response; the beginning of longer ones is cut
     max_group: int = 8  # responses of one prompt in one training item
@@ -96,5 +98,7 @@ class TrainConfig:
             raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
         if self.max_length < 2 or self.max_group < 2:
             raise ConfigError("max_length and max_group must be at least 2")
+        if self.lora.rank and self.trainable != "full":
+            raise ConfigError(f"trainable '{self.trainable}' and lora exclude one another")
         if self.layers < 0:
             raise ConfigError(f"layers must not be negative, not {self.layers}")

@@ -134,10 +134,14 @@ def cut_layers(classifier: Any, count: int) -> None:
     config.num_hidden_layers = count
 
 
+def heads_of(classifier: Any) -> list[nn.Module]:
+    """What stands on top of the backbone."""
+    return [child for child in classifier.children() if child is not classifier.base_model]
+
+
 def top_parts(classifier: Any, which: str) -> list[nn.Module]:
     """The modules that 'head' or 'top:N' train."""
-    base = classifier.base_model
-    heads = [child for child in classifier.children() if child is not base]
+    base, heads = classifier.base_model, heads_of(classifier)
     if which == "head":
         return heads
     kind, _, count = which.partition(":")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prefeval.chat import safe_pad_id, template_hash
 from prefeval.errors import ConfigError
 from prefeval.files import atomic_directory
+from prefeval.lora import LoraConfig, add_adapters, merge_into
 from prefeval.models import hushed, load_tokenizer
 from prefeval.types import Prompt
 from reward_models import loading
@@ -196,6 +197,22 @@ class PreferenceModel(nn.Module):
         for part in parts:
             part.requires_grad_(True)
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def add_adapters(self, config: LoraConfig, seed: int) -> int:
+        """Train low-rank adapters and the whole head instead of the backbone; the parameter count."""
+        self.requires_grad_(False)
+        count = add_adapters(self.classifier.base_model, config, seed)
+        for part in loading.heads_of(self.classifier):
+            part.requires_grad_(True)
+            count += sum(p.numel() for p in part.parameters())
+        return count
+
+    def take_adapters(self, adapted: PreferenceModel) -> None:
+        """Add to this model, untrained, what the adapters and the head of `adapted` have learned."""
+        merge_into(self.classifier.base_model, adapted.classifier.base_model)
+        pairs = zip(loading.heads_of(self.classifier), loading.heads_of(adapted.classifier), strict=True)
+        for mine, theirs in pairs:
+            mine.load_state_dict(theirs.state_dict())
 
     def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
         pad = self.classifier.config.get_text_config().pad_token_id

@@ -74,25 +74,20 @@ def _revision(spec: str) -> str:
 
 def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     from prefeval.checkpoint import clear_state
-    from prefeval.models import default_device, load_tokenizer
-    from reward_models.modeling import PreferenceModel
+    from prefeval.models import default_device
     from reward_models.oracles import ModelOracle
 
     training, validation = load_splits(config)
-    model = PreferenceModel.from_base(
-        config.model,
-        load_tokenizer(config.model),
-        config.head,
-        seed=config.seed,
-        max_length=config.max_length,
-        keep_head=config.keep_head,
-        layers=config.layers,
-    )
-    count = model.set_trainable(config.trainable)
+    model = _new_model(config)
+    with_lora = config.lora.rank > 0
+    count = model.add_adapters(config.lora, config.seed) if with_lora else model.set_trainable(config.trainable)
     items = make_items(training, model.encoder, config.head, config.max_group)
     held_out = make_items(validation, model.encoder, config.head, config.max_group)
     _describe(config, model, items, held_out, count)
     fitted, features = fit_model(model, items, held_out, config, run)
+    if with_lora:
+        adapted, model = model, _new_model(config)
+        model.take_adapters(adapted)
     oracle = ModelOracle(model.to(default_device()), f"model:{run.path / 'final'}", features=features)
     metrics = _calibrated(config, oracle, [r for r in validation if r.pairs])
     result = {
@@ -109,6 +104,22 @@ def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     run.metrics.add(MetricRow("evaluation", "evaluate", metrics))
     clear_state(run.path / "fit")
     return result
+
+
+def _new_model(config: TrainConfig) -> PreferenceModel:
+    """The untrained model that a config asks for; the same one every time."""
+    from prefeval.models import load_tokenizer
+    from reward_models.modeling import PreferenceModel
+
+    return PreferenceModel.from_base(
+        config.model,
+        load_tokenizer(config.model),
+        config.head,
+        seed=config.seed,
+        max_length=config.max_length,
+        keep_head=config.keep_head,
+        layers=config.layers,
+    )
 
 
 def load_splits(config: TrainConfig) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:

@@ -15,6 +15,7 @@ from tiny import make_tiny_model, make_tiny_tokenizer, save_tiny
 from prefeval.config import to_dict
 from prefeval.errors import ConfigError, DataError
 from prefeval.fit import FitConfig
+from prefeval.lora import LoraConfig
 from prefeval.runs import RunDir, read_run
 from prefeval.types import PairLabel, PreferenceRecord, Prompt
 from reward_models import train as training
@@ -122,6 +123,24 @@ def test_partial_training_leaves_the_rest_alone(base: Path, cycles: Path, tmp_pa
     before = make_tiny_model().model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], trained[name])}
     assert changed == (set() if trainable == "head" else {n for n in before if n.startswith(("layers.1.", "norm."))})
+
+
+def test_adapters_learn_the_cycle_and_the_saved_model_is_plain(base: Path, cycles: Path, tmp_path: Path) -> None:
+    """Only linear layers and the head differ from the base; the head is always saved."""
+    fit = {"learning_rate": 1e-2}
+    result = run_training(config_for(base, cycles, tmp_path / "lora", lora=LoraConfig(rank=4), fit=fit))
+    assert result["metrics"]["accuracy"] == 1.0
+    check_files(tmp_path / "lora", result)
+    assert "LoRA of rank 4" in (tmp_path / "lora" / "final" / "README.md").read_text()
+    saved, before = (PreferenceModel.from_pretrained(tmp_path / "lora" / "final"), make_tiny_model().state_dict())
+    weights = saved.classifier.state_dict()
+    assert weights["score.weight"].abs().max() > 0.01
+    for name, tensor in weights.items():
+        if name in before:
+            change = (tensor - before[name]).abs().max()
+            assert bool(change > 1e-5) == ("_proj." in name), name
+    with pytest.raises(ConfigError, match="exclude one another"):
+        config_for(base, cycles, tmp_path / "both", lora=LoraConfig(rank=4), trainable="head")
 
 
 def test_regression_learns_ratings(base: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from prefeval.errors import ConfigError
 from prefeval.fit import FitConfig
@@ -44,6 +44,7 @@ class AlignConfig:
     max_new_tokens: int = 256
     sampling_rows: int = 96  # replies decoded side by side
     seed: int = 0
+    deploy: Literal["last", "average"] = "last"  # `final`: the last policy, or the mean parameters of all rounds'
     lora: LoraConfig = field(default_factory=LoraConfig)  # rank 0: all weights are trained
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     fit: FitConfig = field(

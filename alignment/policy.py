@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from alignment.algorithm import Phase
 from alignment.logprobs import TokenSequence, frozen_logprobs, frozen_token_logprobs
 from prefeval.log import progress
 from prefeval.models import default_device, load_causal
@@ -68,6 +69,22 @@ class Slots:
         return Slots({**self.members, slot: [(w, d) for d, w in merged.items()]})
 
 
+def sampler_mixture(slots: Slots, phase: Phase) -> Mixture:
+    """Checkpoints and weights of who samples in a phase; several are mixed token by token."""
+    return _mixed(slots, phase.sample_from, None if phase.opponent else phase.mix)
+
+
+def opponent_mixture(slots: Slots, phase: Phase) -> Mixture:
+    """The same of the opponent."""
+    return _mixed(slots, phase.opponent or phase.sample_from, phase.mix)
+
+
+def _mixed(slots: Slots, slot: str, mix: tuple[str, float] | None) -> Mixture:
+    if mix is None or slots.checkpoint(slot) == slots.checkpoint(mix[0]):
+        return [(1.0, slots.checkpoint(slot))]
+    return [(1.0 - mix[1], slots.checkpoint(slot)), (mix[1], slots.checkpoint(mix[0]))]
+
+
 def load_policy(directory: str, dtype: torch.dtype) -> Any:
     """A policy on the default device, in eval mode (no dropout, also while it is trained)."""
     return load_causal(directory, dtype=dtype).to(default_device())
@@ -82,14 +99,18 @@ def load_sampler(mixture: Sequence[tuple[float, str]], dtype: torch.dtype) -> An
     return MixtureModel([(weight, load_policy(directory, dtype)) for weight, directory in mixture])
 
 
-def average_parameters(first: str, second: str, weight: float) -> Any:
-    """A policy in fp32 whose parameters are (1 - weight) first + weight second."""
+def average_parameters(weighted: Sequence[tuple[float, str]]) -> Any:
+    """A policy in fp32 whose parameters are the weighted mean of those of checkpoints; the weights sum to 1."""
     import torch
 
-    model, other = load_policy(first, torch.float32), load_policy(second, torch.float32)
+    (first, directory), *others = weighted
+    model = load_policy(directory, torch.float32)
     with torch.no_grad():
-        for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
-            mine.lerp_(theirs, weight)
+        for mine in model.parameters():
+            mine.mul_(first)
+        for weight, other in others:
+            for mine, theirs in zip(model.parameters(), load_policy(other, torch.float32).parameters(), strict=True):
+                mine.add_(theirs, alpha=weight)
     return model
 
 

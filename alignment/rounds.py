@@ -27,6 +27,8 @@ from alignment.policy import (
     load_sampler,
     mixture_logprobs,
     mixture_token_logprobs,
+    opponent_mixture,
+    sampler_mixture,
 )
 from alignment.probes import Probes
 from alignment.samples import (
@@ -70,13 +72,16 @@ class RoundLoop:
         slots = Slots.from_start(self.start)
         if self.probes is not None:
             self.probe(0, slots)
+        played: list[str] = []
         for number in range(1, self.config.rounds + 1):
             slots = self.play_round(number, slots)
+            played.append(slots.checkpoint("policy"))
             if self.probes is not None:
                 self.probe(number, slots)
         final = self.run_dir.path / "final"
-        deployed = self.weights[slots.checkpoint("policy")]
-        self.run_dir.stage("final", {"policy": deployed}, lambda: self._finish(slots, final))
+        kept = played if self.config.deploy == "average" else played[-1:]
+        deployed = [self.weights[p] for p in kept]
+        self.run_dir.stage("final", {"policy": deployed}, lambda: self._finish(kept, final))
         return {"policy": str(final), "slots": slots.as_json(), "rounds": self.config.rounds}
 
     def play_round(self, number: int, slots: Slots) -> Slots:
@@ -115,8 +120,8 @@ class RoundLoop:
         sampled = self.run_dir.stage(
             f"round{number}/{phase.name}/sample",
             {
-                "policy": self._weighed(self._sampler(phase, slots)),
-                "opponent": self._weighed(self._opponent(phase, slots)) if phase.opponent else None,
+                "policy": self._weighed(sampler_mixture(slots, phase)),
+                "opponent": self._weighed(opponent_mixture(slots, phase)) if phase.opponent else None,
                 "prompts": [p.id for p in prompts],
                 "k": self.config.responses,
                 "seed": self.config.seed,
@@ -130,29 +135,17 @@ class RoundLoop:
         )
         return str(folder)
 
-    def _sampler(self, phase: Phase, slots: Slots) -> Mixture:
-        """Checkpoints and weights of who samples; a mixed one is sampled token by token."""
-        return self._mixed(phase.sample_from, None if phase.opponent else phase.mix, slots)
-
-    def _opponent(self, phase: Phase, slots: Slots) -> Mixture:
-        return self._mixed(phase.opponent or phase.sample_from, phase.mix, slots)
-
-    def _mixed(self, slot: str, mix: tuple[str, float] | None, slots: Slots) -> Mixture:
-        if mix is None or slots.checkpoint(slot) == slots.checkpoint(mix[0]):
-            return [(1.0, slots.checkpoint(slot))]
-        return [(1.0 - mix[1], slots.checkpoint(slot)), (mix[1], slots.checkpoint(mix[0]))]
-
     def _weighed(self, mixture: Mixture) -> list[tuple[float, str]]:
         """Weights and hashes of checkpoints, for the inputs of stages."""
         return [(weight, self.weights[directory]) for weight, directory in mixture]
 
     def _sample(self, number: int, phase: Phase, slots: Slots, prompts: list[Prompt], folder: Path) -> dict[str, Any]:
         seed = derive_seed(self.config.seed, "round", number, phase.name)
-        replies = self._draw(self._sampler(phase, slots), f"{phase.sample_from}, round {number}", prompts, seed)
+        replies = self._draw(sampler_mixture(slots, phase), f"{phase.sample_from}, round {number}", prompts, seed)
         groups = [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
         if phase.opponent:
             seed = derive_seed(self.config.seed, "opponent", number, phase.name)
-            others = self._draw(self._opponent(phase, slots), f"{phase.opponent}, round {number}", prompts, seed)
+            others = self._draw(opponent_mixture(slots, phase), f"{phase.opponent}, round {number}", prompts, seed)
             groups = [
                 SampledGroup(g.prompt, (*g.responses, *other), len(other))
                 for g, other in zip(groups, others, strict=True)
@@ -224,7 +217,8 @@ class RoundLoop:
         target = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-{phase.output_average}"
 
         def work() -> dict[str, Any]:
-            model = average_parameters(before, str(fitted), phase.average_weight)
+            weight = phase.average_weight
+            model = average_parameters([(1.0 - weight, before), (weight, str(fitted))])
             save_causal(model, self.tokenizer, target)
             return {"weights": fingerprint(str(target))}
 
@@ -288,8 +282,9 @@ class RoundLoop:
             items.append(Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents, tokens))
         return items
 
-    def _finish(self, slots: Slots, final: Path) -> dict[str, Any]:
-        save_causal(load_policy(slots.checkpoint("policy"), self.dtype), self.tokenizer, final)
+    def _finish(self, kept: Sequence[str], final: Path) -> dict[str, Any]:
+        model = average_parameters([(1.0 / len(kept), directory) for directory in kept])
+        save_causal(model.to(self.dtype), self.tokenizer, final)
         return {"policy": str(final)}
 
     def _alarm(self, message: str | None) -> None:

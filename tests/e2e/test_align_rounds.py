@@ -308,6 +308,14 @@ def test_adapters_train_a_low_rank_change_and_leave_plain_checkpoints(tiny: Path
         play(replace(config, out=str(tmp_path / "wrong"), lora=LoraConfig(rank=2, targets=("nothing",))))
 
 
+def test_the_average_of_all_rounds_can_be_deployed(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    play(config_for(tiny, out, "sppo", deploy="average", rounds=3))
+    rounds = [weights(out / "rounds" / f"00{n}" / "fit-policy") for n in (1, 2, 3)]
+    torch.testing.assert_close(weights(out / "final"), sum(rounds) / 3, rtol=1e-6, atol=1e-6)
+    assert (weights(out / "final") - rounds[2]).abs().max() > 1e-4
+
+
 def open_loop(config: AlignConfig) -> RoundLoop:
     run = RunDir(config.out, to_dict(config), command="test")
     prompts = [Prompt.from_text(f"Say {w}.", id=w) for w in WORDS]

@@ -187,7 +187,13 @@ def summarise(wins: FloatArray, policy: int, seed: int) -> dict[str, Any]:
     estimate = bootstrap_mean(wins[:, policy, 0], seed=seed)
     gap, low, high = restricted_gap(wins, policy, seed)
     previous = bootstrap_mean(wins[:, policy, max(policy - 1, 0)], seed=seed)
+    # Every policy's gap in the pool as it is now: in the last round, all on common ground.
+    pool = [restricted_gap(wins, p, seed) for p in range(wins.shape[1])]
     return {
+        "pool_gap": [point for point, _, _ in pool],
+        "pool_gap_low": [low for _, low, _ in pool],
+        "pool_gap_high": [high for _, _, high in pool],
+        "pool_gap_control": [gap_control(wins, p, seed) for p in range(wins.shape[1])],
         "win_rate_previous": previous.point,
         "win_rate_previous_low": previous.low,
         "win_rate_previous_high": previous.high,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,23 @@ _PANELS: tuple[tuple[str, str, Style], ...] = (
 
 
 def probes(run: RunRecord) -> list[MetricRow]:
-    """The probe rows of a run by round; the last one where a round was measured twice."""
+    """The probe rows of a run by round; the last one where a round was measured twice.
+
+    Their gaps are those in the last round's pool, where it has them: a gap in a smaller pool is another number.
+    """
     latest = {row.round: row for row in run.of_kind("probe") if row.round is not None}
-    return [latest[number] for number in sorted(latest)]
+    rows = [latest[number] for number in sorted(latest)]
+    return [replace(row, values={**row.values, **_pool_gaps(rows, n)}) for n, row in enumerate(rows)]
+
+
+def _pool_gaps(rows: Sequence[MetricRow], index: int) -> dict[str, Any]:
+    found = {}
+    for oracle in ORACLES:
+        for end in ("", "_low", "_high", "_control"):
+            values = rows[-1].values.get(f"{oracle}/pool_gap{end}")
+            if isinstance(values, list) and len(values) == len(rows):
+                found[f"{oracle}/gap{end}"] = values[index]
+    return found
 
 
 def probed(row: MetricRow, oracle: str, name: str) -> Estimate:
@@ -106,7 +121,7 @@ def _run_section(run: RunRecord, names: dict[str, str], ranges: dict[str, tuple[
     )
     caption = (
         f"{told} Bands and whiskers: 95% intervals over prompts. Round 0 is the start, whose win rate against itself "
-        "is 50% by definition. Length, log-prob, "
+        "is 50% by definition. The gaps of all rounds are those of the game between all of them. Length, log-prob, "
         "broken and duplicate shares come without intervals."
     )
     blocks: list[str | Grid | Figure] = [lead, Figure(tuple(p for p in plots if p), caption, legend)]

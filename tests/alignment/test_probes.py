@@ -193,3 +193,14 @@ def test_intransitivity_tells_a_circle_from_a_ranking() -> None:
     lost = circle.copy()
     lost[0, 1] = lost[1, 0] = np.nan
     assert math.isnan(intransitivity([lost, ranking[:2, :2]])["cycle_rate"])
+
+
+def test_gaps_of_all_policies_in_the_pool_as_it_is() -> None:
+    """The start is beaten by 0.8, the second by nobody: gaps 0.6 and, with itself as the best opponent, 0."""
+    wins = noisy_wins([[0.5, 0.2], [0.8, 0.5]], 60, 0.05)
+    found = summarise(wins, 1, seed=0)
+    assert found["pool_gap"] == [pytest.approx(0.6, abs=0.05), pytest.approx(0.0, abs=1e-9)]
+    assert found["pool_gap"][1] == found["gap"]
+    assert found["pool_gap_low"][0] < 0.6 < found["pool_gap_high"][0]
+    assert abs(found["pool_gap_control"][0]) < 0.2
+    assert found["win_rate_previous"] == found["win_rate"]

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "judge": ("leaderboard.cli:judge", "verdicts on answers"),
     "leaderboard": ("leaderboard.cli:leaderboard", "scores from existing verdict files; no model, no network"),
     "report": ("prefeval.pipeline:report", "RUN...: one self-contained HTML report"),
+    "serve": ("reward_models.serve:serve", "any oracle over HTTP"),
     "export": ("prefeval.export:export", "RUN --to DIR: a model or benchmark answers for other tools"),
     "compare": ("prefeval.compare:compare", "RUN RUN: what was told and what came out differently"),
 }

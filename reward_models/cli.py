@@ -16,6 +16,7 @@ _CHUNK = 256  # prompts that an oracle is asked about at once
 _ROLES = ("system", "user", "assistant")
 _SHOWN = ("accuracy", "brier", "ece", "nll", "tau", "length_only_accuracy", "accuracy_longer", "accuracy_shorter",
           "cycle_rate", "curl_ratio")  # fmt: skip
+ScoreRow = tuple[str, Prompt, tuple[str, ...]]  # id, prompt, responses
 
 
 def train(argv: Sequence[str]) -> int:
@@ -48,7 +49,7 @@ def score(argv: Sequence[str]) -> int:
     oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
     out: list[dict[str, Any]] = []
     for start in range(0, len(rows), _CHUNK):
-        out += _scored(oracle, rows[start : start + _CHUNK])
+        out += scored(oracle, rows[start : start + _CHUNK])
     write_jsonl(args.out, out)
     failed = sum(row["failed"] for row in out)
     summary = {"rows": len(out), "failed": failed, "oracle": oracle.name, "out": str(args.out)}
@@ -83,23 +84,28 @@ def evaluate(argv: Sequence[str]) -> int:
     return 0
 
 
-def read_score_rows(path: str | Path) -> Iterator[tuple[str, Prompt, tuple[str, ...]]]:
-    """(id, prompt, responses) of each row of a `prefeval score` input. Raises DataError naming file, row and field."""
+def read_score_rows(path: str | Path) -> Iterator[ScoreRow]:
+    """Each row of a `prefeval score` input. Raises DataError naming file, row and field."""
     count = 0
     for number, row in iterate_jsonl(path):
-        if not isinstance(row, dict):
-            raise DataError("a row is an object with id, prompt and responses", file=path, row=number)
-        missing = [name for name in ("prompt", "responses") if name not in row]
-        if missing:
-            raise DataError("missing", file=path, row=number, field=missing[0])
-        responses = row["responses"]
-        if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
-            raise DataError("must be a non-empty list of texts", file=path, row=number, field="responses")
-        name = str(row.get("id", number))
-        yield name, Prompt(name, _messages(row["prompt"], path, number)), tuple(responses)
+        yield score_row(row, path, number)
         count += 1
     if not count:
         raise DataError("no rows", file=path)
+
+
+def score_row(row: Any, where: str | Path, number: int) -> ScoreRow:
+    """(id, prompt, responses) of one row. Raises DataError naming `where`, row and field."""
+    if not isinstance(row, dict):
+        raise DataError("a row is an object with id, prompt and responses", file=where, row=number)
+    missing = [name for name in ("prompt", "responses") if name not in row]
+    if missing:
+        raise DataError("missing", file=where, row=number, field=missing[0])
+    responses = row["responses"]
+    if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
+        raise DataError("must be a non-empty list of texts", file=where, row=number, field="responses")
+    name = str(row.get("id", number))
+    return name, Prompt(name, _messages(row["prompt"], where, number)), tuple(responses)
 
 
 def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
@@ -121,7 +127,7 @@ def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
     return tuple(out)
 
 
-def _scored(oracle: Any, rows: Sequence[tuple[str, Prompt, tuple[str, ...]]]) -> list[dict[str, Any]]:
+def scored(oracle: Any, rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     """Output rows of one chunk; native log-odds where the oracle has them, and nobody is asked twice."""
     import numpy as np
 

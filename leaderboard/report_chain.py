@@ -85,12 +85,11 @@ def _data(run: RunRecord, names: dict[str, str]) -> tuple[str, str]:
     result = run.results.get("data")
     splits = {k: v for k, v in result.items() if isinstance(v, Mapping)} if isinstance(result, Mapping) else {}
     sizes = [f"{plain(v.get('prompts'), 'count').text} {k}" for k, v in splits.items()]
-    triples = sum(real(v.get("triples")) for v in splits.values())
-    cyclic = sum(real(v.get("cyclic")) for v in splits.values())
+    held_out = splits.get("test", {})
+    triples, cyclic = real(held_out.get("triples")), real(held_out.get("cyclic"))
     key = f"{', '.join(sizes)} prompts" if sizes else ""
-    return "prompts and labelled replies", key + (
-        f"; {show(cyclic / triples, 'percent')} cyclic triples" if triples > 0 else ""
-    )
+    share = f"; {show(cyclic / triples, 'percent')} cyclic test triples" if triples > 0 else ""
+    return "prompts and labelled replies", key + share
 
 
 def _train(run: RunRecord, names: dict[str, str]) -> tuple[str, str]:

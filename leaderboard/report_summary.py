@@ -1,4 +1,4 @@
-"""The report's first paragraph: what the numbers show, in words made from the numbers, and what they do not show."""
+"""The report's summary: what the numbers show, in words made from the numbers, and what they do not show."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from prefeval.stats import Estimate
 _COUNT = {2: "Two", 3: "Three", 4: "Four"}
 
 
-def summary(evidence: Evidence) -> str:
-    """One paragraph; it never says more than the intervals allow."""
+def summary(evidence: Evidence) -> list[str]:
+    """One sentence a finding; none says more than the intervals allow."""
     parts = _models([quality(r) for r in evidence.of_kind("train")])
     held = [run for run in evidence.of_kind("contest") if contest_rows(run)]
     parts += [sentence for run in held for sentence in _contest(run)]
     parts += [sentence for run in evidence.of_kind("align") for sentence in _align(run, bool(held))]
     parts += [sentence for run in evidence.of_kind("bench") for sentence in _bench(run)]
-    return " ".join(parts) or "No step has left a number yet, so there is nothing to say about results."
+    return parts or ["No step has left a number yet, so there is nothing to say about results."]
 
 
 def status(evidence: Evidence) -> list[str]:

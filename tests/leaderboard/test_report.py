@@ -89,7 +89,7 @@ def test_numbers_come_with_interval_and_n(page: Page, shown: str) -> None:
 
 
 def test_summary_is_honest(html: str) -> None:
-    found = re.search(r'<p class="summary">(.*?)</p>', html, re.S)
+    found = re.search(r'<ul class="summary">(.*?)</ul>', html, re.S)
     assert found is not None
     text = found.group(1)
     assert "gpm in 79.2% [76.1, 82.3] (n = 630 pairs) and bt in 68.3%" in text

@@ -87,9 +87,8 @@ def _data(run: RunRecord, names: dict[str, str]) -> tuple[str, str]:
     sizes = [f"{plain(v.get('prompts'), 'count').text} {k}" for k, v in splits.items()]
     held_out = splits.get("test", {})
     triples, cyclic = real(held_out.get("triples")), real(held_out.get("cyclic"))
-    key = f"{', '.join(sizes)} prompts" if sizes else ""
-    share = f"; {show(cyclic / triples, 'percent')} cyclic test triples" if triples > 0 else ""
-    return "prompts and labelled replies", key + share
+    share = [f"{show(cyclic / triples, 'percent')} of test triples cyclic"] if triples > 0 else []
+    return "prompts and labelled replies", "; ".join([*([", ".join(sizes)] if sizes else []), *share])
 
 
 def _train(run: RunRecord, names: dict[str, str]) -> tuple[str, str]:

@@ -80,7 +80,7 @@ def page(html: str) -> Page:
         "64.3% [58.5, 70.2]n = 105 prompts",
         "62.3% [54.3, 70.3]n = 97 pairs",
         "63.4 [57.4, 69.4]",
-        "285 train, 105 test prompts",
+        "285 train, 105 test",
         "0.134 [0.020, 0.250]n = 40 questions, 2 dropped",
     ],
 )

@@ -16,7 +16,7 @@ import torch
 from prefeval.batching import pad_right, token_batches
 
 _PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # model -> what has_plain_logits found
-CHUNK = 1024  # response positions whose logits are held at a time: 1024 x 49k fp32 = 200 MB
+CHUNK = 512  # response positions whose logits are held at a time: 512 x 49k fp32 = 100 MB
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from prefeval.errors import RunError
 from prefeval.files import sha256_json, write_json
 from prefeval.fit import FitConfig, FitResult, LossOutput
 from prefeval.log import logger
-from prefeval.memory import release
+from prefeval.memory import Releaser
 from prefeval.modes import gradient_checkpointing, unchanged
 from prefeval.optim import MasterAdamW, learning_rate_factor, resolve_precision
 from prefeval.processes import Processes
@@ -31,7 +31,6 @@ T = TypeVar("T")
 _FREE = ("batch_tokens", "gradient_checkpointing", "log_every", "checkpoint_every", "checkpoint_seconds", "report_to")
 _SAVE_SHARE = 20.0  # a checkpoint by steps must protect this many times the seconds that its writing takes
 _SAVE_FREE = 0.5  # seconds; a faster write is never put off
-_RELEASE = 5.0  # seconds between returns of freed memory, which takes some hundredths of one
 _DISK = 5e8  # bytes per second, a guess until the first write is timed
 
 
@@ -86,7 +85,7 @@ class FitLoop(Generic[T]):
         self.evaluation: dict[str, float] = {}
         self.window = _Window()
         self.saved_step, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
-        self.released_at = time.monotonic()
+        self.release = Releaser(5.0)
 
     @property
     def is_last(self) -> bool:
@@ -135,7 +134,8 @@ class FitLoop(Generic[T]):
         rate = self.config.learning_rate * self._rate_factor()
         self.adam.update(rate, norm, self.config.max_grad_norm)
         self.step += 1
-        self._give_back()
+        if self.processes.device.type == "cpu":  # batches of ever new shapes scatter the heap, which would keep growing
+            self.release()
         self._count(chosen, total, ranks, time.perf_counter() - start)
         if self.step % self.config.log_every == 0 or self.is_last:
             self._log(rate, norm.item())
@@ -207,12 +207,6 @@ class FitLoop(Generic[T]):
         if not self.saved_step:
             return "No training state was saved yet."
         return f"Step {self.saved_step} is kept in {self.state_dir}; the same command goes on from it."
-
-    def _give_back(self) -> None:
-        """Batches of ever new shapes scatter the C heap of a CPU process: without this it keeps growing for a while."""
-        if self.processes.device.type == "cpu" and time.monotonic() - self.released_at > _RELEASE:
-            release()
-            self.released_at = time.monotonic()
 
     def _rate_factor(self) -> float:
         warmup = math.ceil(self.config.warmup_ratio * self.total - 1e-9)

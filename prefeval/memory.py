@@ -6,6 +6,7 @@ import ctypes
 import gc
 import resource
 import sys
+import time
 from contextlib import suppress
 
 
@@ -18,6 +19,18 @@ def release() -> None:
     gc.collect()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+class Releaser:
+    """Calls `release` when asked, at most once in `seconds`: it takes some hundredths of one."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self.last > self.seconds:
+            release()
+            self.last = time.monotonic()
 
 
 def peak_gigabytes() -> float:

@@ -28,6 +28,7 @@ from prefeval.files import dumps, read_json, read_jsonl, sha256_json, write_json
 from prefeval.log import format_seconds, logger
 from prefeval.memory import release
 
+_LONG = 2.0  # seconds: after a stage like that, memory is worth looking for
 _PACKAGES = ("prefeval", "torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "scikit-learn", "openai")
 
 
@@ -84,8 +85,9 @@ class RunDir:
         logger.info("%s: started", name)
         start = time.monotonic()
         result = fn()
-        release()
         seconds = time.monotonic() - start
+        if seconds > _LONG:
+            release()
         write_json(marker, {"stage": name, "inputs": key, "seconds": seconds, "result": result})
         logger.info("%s: finished in %s", name, format_seconds(seconds))
         return read_json(marker)["result"]

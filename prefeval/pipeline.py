@@ -75,7 +75,7 @@ def quickstart(argv: list[str]) -> int:
         sys.stdout.write(
             "usage: prefeval quickstart [--fast] [--out DIR] [--seed N]\n\n"
             "Train a Bradley-Terry and a general preference model, align SmolLM2-135M against each, benchmark the\n"
-            "base and both policies, and write report.html. About 12 minutes on 2 CPU cores (--fast: 3). Run it\n"
+            "base and both policies, and write report.html. About 11 minutes on 2 CPU cores (--fast: 2). Run it\n"
             "again to resume.\n"
         )
         return 0

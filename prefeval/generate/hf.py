@@ -62,6 +62,11 @@ class HFGenerator:
             self.model.train(was_training)
         return [[r for r in group if r is not None] for group in out]
 
+    def first_batch(self, prompts: Sequence[Prompt], k: int) -> list[Prompt]:
+        """The prompts that `sample` would decode together first, in the given order: sampled alone, the same batch."""
+        chosen, _ = next(self._batches([len(chat.encode_prompt(self.tokenizer, p)) for p in prompts], k))
+        return [prompts[i] for i in sorted(chosen)]
+
     def _batches(self, lengths: Sequence[int], k: int) -> Iterator[tuple[list[int], range]]:
         """(prompts, indices of their replies) that are decoded together: at most `batch_rows` replies, short first."""
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))

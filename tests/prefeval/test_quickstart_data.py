@@ -192,9 +192,9 @@ def test_generate_data_repeats_itself(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert [r["id"] for r in first] == [r["id"] for r in rows]
     assert first[0]["origins"] == ["policy"] * 6 + ["do"] * 2 + ["why"] * 2 + ["example"] * 2
     assert all(len(r["responses"]) == len(r["fluency"]) == 12 for r in first)
-    assert generate_data.check(first, 3) == 1.0
+    assert generate_data.check(first) == 1.0
     first[0]["responses"][0] += "!"
-    assert generate_data.check(first, 3) == pytest.approx(35 / 36)
+    assert generate_data.check(first) == pytest.approx(35 / 36)
     monkeypatch.setattr(generate_data, "prompt_rows", lambda: rows)
     out = tmp_path / "r.jsonl.gz"
     assert generate_data.main(["--out", str(out)]) == 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignment.algorithm import Group, Phase, State
-from alignment.regression import PairMethod, win_rate_regression
+from alignment.regression import PairMethod, check_refresh, win_rate_regression
 from prefeval.games import log_normalise
 from prefeval.types import FloatArray
 
@@ -60,6 +60,26 @@ class AnchoredMethod(PairMethod):
             store(slots, fit.phase, log_normalise(anchored + fit.step * rates))
         memory = {k: v for k, v in slots.items() if k not in ("start", "policy")}
         return State(slots["policy"], state.log_ref, number, memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MagneticMethod(AnchoredMethod):
+    """Fits pulled to a magnet of strength `alpha`, which moves to the policy every `refresh` rounds (2206.05825)."""
+
+    alpha: float = 0.1
+    refresh: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.alpha > 0 and np.isfinite(self.alpha)):
+            raise ValueError(f"alpha must be a positive number, not {self.alpha}")
+        check_refresh(self.refresh)
+
+    def magnetic(self, phase: Phase) -> Fit:
+        """The fit of [slot magnet^{a alpha} exp(a P(y > pi))]^{1 / (1 + a alpha)}, slot the first anchor of `phase`."""
+        share = 1.0 / (1.0 + self.step * self.alpha)
+        slot, magnet = phase.anchors
+        return Fit(phase, {slot: share, magnet: 1.0 - share}, self.step * share)
 
 
 def pull(slot: str, weight: float, toward: str) -> dict[str, float]:

@@ -61,7 +61,10 @@ def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: P
             length=torch.tensor(lengths, device=logp.device),
             role=("policy",) * n + ("opponent",) * others,
             token_logp=_padded(tokens, owner, range(first - n, first), others) if item.token_anchors else None,
-            token_anchors={k: _rows(v, others).to(logp) for k, v in item.token_anchors.items()} or None,
+            token_anchors={
+                k: _stacked([torch.tensor(row) for row in v], others).to(logp) for k, v in item.token_anchors.items()
+            }
+            or None,
             key=item.key,
         )
         total = total + algorithm.loss(group, phase)
@@ -72,11 +75,9 @@ def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: P
 
 def _padded(tokens: torch.Tensor, owner: torch.Tensor, rows: range, empty: int) -> torch.Tensor:
     """Values (T,) of tokens as rows (N, L) padded with 0, followed by `empty` rows of nothing."""
-    parts = [tokens[owner == row] for row in rows]
-    padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])
+    return _stacked([tokens[owner == row] for row in rows], empty)
 
 
-def _rows(values: Sequence[Sequence[float]], empty: int) -> torch.Tensor:
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(v) for v in values], batch_first=True)
+def _stacked(rows: list[torch.Tensor], empty: int) -> torch.Tensor:
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return torch.cat([padded, padded.new_zeros(empty, padded.shape[1])])

@@ -51,9 +51,7 @@ class Slots:
         return mixture[0][1]
 
     def with_checkpoint(self, slot: str, directory: str) -> Slots:
-        if slot == "start":
-            raise ValueError("the slot 'start' is the reference and is never overwritten")
-        return Slots({**self.members, slot: [(1.0, directory)]})
+        return self.with_mixture(slot, [(1.0, directory)])
 
     def with_mixture(self, slot: str, mixture: Mixture) -> Slots:
         """`slot` takes what another slot holds."""

@@ -67,10 +67,8 @@ def check_pull(step: float, tau: float) -> None:
         raise ValueError(f"step * tau = {step * tau:g} must not exceed 1: the weight of the reference")
 
 
-def check_magnet(alpha: float, refresh: int) -> None:
-    """Raise ValueError for a magnet without strength or that never comes to move."""
-    if not (alpha > 0 and np.isfinite(alpha)):
-        raise ValueError(f"alpha must be a positive number, not {alpha}")
+def check_refresh(refresh: int) -> None:
+    """Raise ValueError for a magnet that never comes to move."""
     if refresh < 1:
         raise ValueError(f"refresh must be at least 1 round, not {refresh}")
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from alignment.algorithm import Phase, register
 from alignment.anchored import AnchoredMethod, Fit, pull
-from alignment.regression import check_pull, moved_magnet
+from alignment.regression import check_pull, check_refresh, moved_magnet
 
 
 @register
@@ -31,8 +31,7 @@ class COMAL(AnchoredMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_pull(self.step, self.tau)
-        if self.refresh < 1:
-            raise ValueError(f"refresh must be at least 1 round, not {self.refresh}")
+        check_refresh(self.refresh)
 
     def fits(self, round: int) -> tuple[Fit, ...]:
         weights, moves = pull("policy", self.step * self.tau, "magnet"), moved_magnet(round, self.refresh)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alignment.labels import centred_win_rates
+from alignment.labels import centred_win_rates, is_complete
 from prefeval.games import cycle_rate
 from prefeval.types import FloatArray
 
@@ -29,7 +29,7 @@ def unreachable_targets(step: float, tables: Sequence[FloatArray]) -> str | None
 
 def transitive_oracle(tables: Sequence[FloatArray]) -> str | None:
     """An oracle that ranks: Nash methods and DPO then aim at the same replies (13.5, bt10)."""
-    rated = [t for t in tables if len(t) >= 3 and np.isfinite(t).all()]
+    rated = [t for t in tables if len(t) >= 3 and is_complete(t)]
     triples = sum(len(t) * (len(t) - 1) * (len(t) - 2) // 6 for t in rated)
     if triples < _TRIPLES or any(cycle_rate(t) > 0 for t in rated):
         return None

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignment.labels import is_complete
 from alignment.samples import SampledGroup, read_samples, token_sequences, write_samples
 from prefeval import chat
 from prefeval.files import sha256_json
 from prefeval.games import curl_ratio, cycle_rate
 from prefeval.generate.base import SamplingParams
 from prefeval.models import fingerprint
-from prefeval.oracle import Oracle
+from prefeval.oracle import Oracle, logit
 from prefeval.seeds import derive_seed, rng
 from prefeval.stats import bootstrap_mean, resample_counts
 from prefeval.types import FloatArray, Prompt
@@ -151,11 +152,10 @@ def intransitivity(tables: Sequence[FloatArray]) -> dict[str, float]:
     `cycle_rate` is the share of triples whose majority is a circle, `curl_ratio` the cyclic share of the log-odds
     (Hodge). Near 0 Nash methods and DPO coincide. NaN where no prompt has a complete table.
     """
-    complete = [t for t in tables if len(t) >= 3 and np.isfinite(t).all()]
+    complete = [t for t in tables if len(t) >= 3 and is_complete(t)]
     if not complete:
         return {"cycle_rate": float("nan"), "curl_ratio": float("nan")}
-    with np.errstate(divide="ignore"):
-        odds = [np.clip(np.log(t) - np.log1p(-t), -20.0, 20.0) for t in complete]
+    odds = [np.clip(logit(t), -20.0, 20.0) for t in complete]
     return {
         "cycle_rate": float(np.mean([cycle_rate(t) for t in complete])),
         "curl_ratio": float(np.nanmean([curl_ratio(s) for s in odds])),

@@ -31,6 +31,9 @@ from reward_models.cli import ScoreRow, score_row, scored
 Job = tuple[list[ScoreRow], "Future[list[dict[str, Any]]]"]
 
 
+_ENDPOINTS = "there are GET /health, POST /score and POST /get_reward"
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a client may ask for: bytes and rows of a body, responses of a row, waiting requests, seconds to answer."""
@@ -150,59 +153,70 @@ class OracleService:
             first += len(rows)
 
 
-def make_server(service: OracleService, host: str, port: int) -> ThreadingHTTPServer:
+class OracleServer(ThreadingHTTPServer):
+    """HTTP around a service, not yet running."""
+
+    def __init__(self, address: tuple[str, int], service: OracleService) -> None:
+        self.service = service
+        self.posts: dict[str, Callable[[Any], Any]] = {"/score": service.score, "/get_reward": service.rewards}
+        super().__init__(address, _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: OracleServer
+    server_version = "prefeval"
+    sys_version = ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.service.limits.seconds)
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self._reply(200, {"status": "ok", "oracle": self.server.service.oracle.name})
+        else:
+            self._reply(404, {"error": _ENDPOINTS})
+
+    def do_POST(self) -> None:
+        try:
+            if self.path not in self.server.posts:
+                raise Refused(404, _ENDPOINTS)
+            self._reply(200, self.server.posts[self.path](self._body()))
+        except Refused as refusal:
+            self._reply(refusal.status, {"error": str(refusal)})
+        except UserError as error:
+            self._reply(400, {"error": str(error)})
+        except Exception as error:
+            logger.error("%s: %s: %s", self.path, type(error).__name__, error)
+            self._reply(500, {"error": f"the oracle failed ({type(error).__name__}); the server's log says more"})
+
+    def _body(self) -> Any:
+        length, most = self.headers.get("Content-Length", ""), self.server.service.limits.body
+        if not length.isdigit():
+            raise Refused(411, "a body with its Content-Length is needed")
+        if int(length) > most:
+            self.close_connection = True
+            raise Refused(413, f"a body of {length} bytes, at most {most}")
+        try:
+            return json.loads(self.rfile.read(int(length)))
+        except (ValueError, RecursionError):
+            raise Refused(400, "the body is not JSON") from None
+
+    def _reply(self, status: int, document: Any) -> None:
+        data = dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # requests are data: they do not belong into a log
+
+
+def make_server(service: OracleService, host: str, port: int) -> OracleServer:
     """An HTTP server, not yet running, on `host` and `port` (0: any free one)."""
-    limits = service.limits
-    posts: dict[str, Callable[[Any], Any]] = {"/score": service.score, "/get_reward": service.rewards}
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = limits.seconds
-        server_version = "prefeval"
-        sys_version = ""
-
-        def do_GET(self) -> None:
-            if self.path == "/health":
-                self._reply(200, {"status": "ok", "oracle": service.oracle.name})
-            else:
-                self._reply(404, {"error": "there are GET /health, POST /score and POST /get_reward"})
-
-        def do_POST(self) -> None:
-            try:
-                if self.path not in posts:
-                    raise Refused(404, "there are GET /health, POST /score and POST /get_reward")
-                self._reply(200, posts[self.path](self._body()))
-            except Refused as refusal:
-                self._reply(refusal.status, {"error": str(refusal)})
-            except UserError as error:
-                self._reply(400, {"error": str(error)})
-            except Exception as error:
-                logger.error("%s: %s: %s", self.path, type(error).__name__, error)
-                self._reply(500, {"error": f"the oracle failed ({type(error).__name__}); the server's log says more"})
-
-        def _body(self) -> Any:
-            length = self.headers.get("Content-Length", "")
-            if not length.isdigit():
-                raise Refused(411, "a body with its Content-Length is needed")
-            if int(length) > limits.body:
-                self.close_connection = True
-                raise Refused(413, f"a body of {length} bytes, at most {limits.body}")
-            try:
-                return json.loads(self.rfile.read(int(length)))
-            except (ValueError, RecursionError):
-                raise Refused(400, "the body is not JSON") from None
-
-        def _reply(self, status: int, document: Any) -> None:
-            data = dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass  # requests are data: they do not belong into a log
-
-    return ThreadingHTTPServer((host, port), Handler)
+    return OracleServer((host, port), service)
 
 
 def serve(argv: Sequence[str]) -> int:

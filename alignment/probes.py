@@ -25,7 +25,7 @@ from prefeval.generate.base import SamplingParams
 from prefeval.models import fingerprint
 from prefeval.oracle import Oracle, logit
 from prefeval.seeds import derive_seed, rng
-from prefeval.stats import bootstrap_mean, resample_counts
+from prefeval.stats import bootstrap_mean, percentile_interval, resample_counts
 from prefeval.types import FloatArray, Prompt
 
 if TYPE_CHECKING:
@@ -215,41 +215,58 @@ def restricted_gap(wins: FloatArray, policy: int, seed: int, resamples: int = 50
 
     A lower bound on the policy's duality gap in expectation; it may be slightly negative by chance.
     """
-    order = rng(seed, "halves").permutation(len(wins))
-    halves = [order[: len(order) // 2], order[len(order) // 2 :]]
+    point, draws = gap_draws(wins[:, :, policy], seed, resamples)
+    return (point, *percentile_interval(draws[np.isfinite(draws)]))
+
+
+def gap_draws(against: FloatArray, seed: int, resamples: int = 500) -> tuple[float, FloatArray]:
+    """The restricted gap and its bootstrap draws (resamples,), the same prompts drawn for the same seed.
+
+    `against` (prompts, opponents) is P(opponent beats the policy), NaN where every verdict failed.
+    """
+    halves = _halves(len(against), seed)
     if min(len(h) for h in halves) == 0:
-        return float("nan"), float("nan"), float("nan")
-    against = wins[:, :, policy]  # (prompts, opponents), NaN where every verdict failed
-    point = _cross_fitted(against, halves, [np.ones(len(h)) for h in halves])
+        return float("nan"), np.full(resamples, np.nan)
     counts = [resample_counts(len(h), resamples, seed + i) for i, h in enumerate(halves)]
-    draws = [_cross_fitted(against, halves, [c[r] for c in counts]) for r in range(resamples)]
-    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
-    return point, float(low), float(high)
+    point = _cross_fitted(against, halves, [np.ones((1, len(h))) for h in halves])
+    return float(point[0]), _cross_fitted(against, halves, counts)
 
 
 def gap_control(wins: FloatArray, policy: int, seed: int, repeats: int = 50) -> float:
     """The same estimate were all policies identical: on each prompt they swap sides with the policy at random."""
+    return control_of(wins[:, :, policy], seed, repeats)
+
+
+def control_of(against: FloatArray, seed: int, repeats: int = 50) -> float:
+    """`gap_control` of what `gap_draws` takes."""
     generator = rng(seed, "control")
-    against = wins[:, :, policy]
-    order = generator.permutation(len(wins))
-    halves = [order[: len(order) // 2], order[len(order) // 2 :]]
+    halves = _halves(len(against), seed)
     if min(len(h) for h in halves) == 0:
         return float("nan")
     gaps = []
     for _ in range(repeats):
-        flip = generator.random(len(wins)) < 0.5
+        flip = generator.random(len(against)) < 0.5
         mixed = np.where(flip[:, None], 1.0 - against, against)
-        gaps.append(_cross_fitted(mixed, halves, [np.ones(len(h)) for h in halves]))
+        gaps.append(_cross_fitted(mixed, halves, [np.ones((1, len(h))) for h in halves]))
     return float(np.mean(gaps))
 
 
-def _cross_fitted(against: FloatArray, halves: Sequence[Any], weights: Sequence[FloatArray]) -> float:
-    """Opponents are chosen by the weighted means of one half, measured on the other; failed verdicts do not count."""
+def _halves(prompts: int, seed: int) -> list[Any]:
+    order = rng(seed, "halves").permutation(prompts)
+    return [order[: prompts // 2], order[prompts // 2 :]]
+
+
+def _cross_fitted(against: FloatArray, halves: Sequence[Any], weights: Sequence[FloatArray]) -> FloatArray:
+    """Opponents are chosen by the means of one half and measured on the other; one gap a row of `weights`: (rows,).
+
+    `weights` (rows, prompts of the half) say how often each prompt counts; failed verdicts do not.
+    """
     means = []
     for half, weight in zip(halves, weights, strict=True):
         known = np.isfinite(against[half])
-        total = (weight[:, None] * np.where(known, against[half], 0.0)).sum(axis=0)
-        count = (weight[:, None] * known).sum(axis=0)
+        total = weight @ np.where(known, against[half], 0.0)
+        count = weight @ known.astype(np.float64)
         means.append(np.where(count > 0, total / np.maximum(count, 1e-300), np.nan))
-    chosen = [int(np.argmax(np.nan_to_num(m, nan=-np.inf))) for m in means]
-    return float(np.mean([2 * means[1][chosen[0]] - 1, 2 * means[0][chosen[1]] - 1]))
+    rows = np.arange(len(means[0]))
+    chosen = [np.argmax(np.nan_to_num(m, nan=-np.inf), axis=1) for m in means]
+    return np.asarray(means[1][rows, chosen[0]] + means[0][rows, chosen[1]] - 1.0, dtype=np.float64)

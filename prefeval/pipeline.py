@@ -28,6 +28,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
     "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
     "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),
+    "study": ("alignment.study:StudyConfig", "alignment.study:compare_runs"),
     "report": ("leaderboard.report:ReportConfig", "leaderboard.report:make_report"),
 }
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")

@@ -97,8 +97,7 @@ class RunDir:
 
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds of each finished stage."""
-        rows = [read_json(p) for p in sorted((self.path / ".stages").glob("*.json"))]
-        return {row["stage"]: row["seconds"] for row in rows}
+        return {name: record["seconds"] for name, record in read_stages(self.path).items()}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -173,6 +172,12 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], list[MetricRow]]:
         raise ConfigError(f"{folder}: not a run directory (no config.yaml)")
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     return config, MetricsLog(folder / "metrics.jsonl").rows()
+
+
+def read_stages(path: str | Path) -> dict[str, dict[str, Any]]:
+    """{stage: {"seconds": ..., "result": ...}} of the finished stages of a run directory."""
+    rows = [read_json(p) for p in sorted((Path(path) / ".stages").glob("*.json"))]
+    return {row["stage"]: {"seconds": row["seconds"], "result": row["result"]} for row in rows}
 
 
 def manifest(command: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("prefeval.pipeline:report", "RUN...: one self-contained HTML report"),
     "serve": ("reward_models.serve:serve", "any oracle over HTTP"),
     "export": ("prefeval.export:export", "RUN --to DIR: a model or benchmark answers for other tools"),
+    "doctor": ("prefeval.doctor.command:doctor", "look for what goes wrong: environment, model, data, judge; --speed"),
     "compare": ("prefeval.compare:compare", "RUN RUN: what was told and what came out differently"),
 }
 

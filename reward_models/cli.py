@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefeval.data.tables import parse_columns
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import dumps, iterate_jsonl, write_json, write_jsonl
 from prefeval.types import Message, Prompt
@@ -69,7 +70,7 @@ def evaluate(argv: Sequence[str]) -> int:
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: not a directory")
-    data = load_records(args.data, format=args.format, columns=_columns(args.columns))
+    data = load_records(args.data, format=args.format, columns=parse_columns(args.columns))
     records = [r for r in data.records if r.pairs and (args.split is None or r.split == args.split)]
     if not records:
         raise DataError("no labelled pairs" + (f" in split '{args.split}'" if args.split else ""), file=args.data)
@@ -182,14 +183,6 @@ def _parser(command: str, text: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of pair orientation and the bootstrap")
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
     return parser
-
-
-def _columns(pairs: Sequence[str]) -> dict[str, str] | None:
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (wanted, equals, given) in zip(pairs, split, strict=True):
-        if not (wanted and equals and given):
-            raise ConfigError(f"--columns {pair}: write --columns wanted=column_in_the_data")
-    return {wanted: given for wanted, _, given in split} or None
 
 
 def _store(path: str | None) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prefeval.data.chats import Messages, as_messages, check_text
-from prefeval.errors import DataError, nearest
+from prefeval.errors import ConfigError, DataError, nearest
 from prefeval.files import iterate_jsonl, read_json
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
@@ -131,6 +131,15 @@ def missing_column(
     hint = next((h for h in (nearest(option, names) for option in options) if h), "")
     want = " or ".join(f"'{option}'" for option in options)
     return DataError(f"{why}no column {want}; the columns are {', '.join(names)}{hint}{tip}", file=file, row=row)
+
+
+def parse_columns(pairs: Sequence[str]) -> dict[str, str] | None:
+    """What `--columns wanted=column_in_the_data ...` says. Raises ConfigError for anything else."""
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (wanted, equals, given) in zip(pairs, split, strict=True):
+        if not (wanted and equals and given):
+            raise ConfigError(f"--columns {pair}: write --columns wanted=column_in_the_data")
+    return {wanted: given for wanted, _, given in split} or None
 
 
 def rename_columns(rows: Sequence[Row], columns: Mapping[str, str]) -> list[Row]:

@@ -1,0 +1,1 @@
+"""`prefeval doctor`: what goes wrong on users' machines, models, data and servers, looked for before it costs a run."""

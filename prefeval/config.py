@@ -24,7 +24,9 @@ def load_config(cls: type[T], recipe: str | Path | None, overrides: Sequence[str
     Raises ConfigError for an unreadable file, an unknown key or a value of the wrong type. Exits like argparse on
     ``--help`` and on unusable overrides.
     """
-    config = cls() if recipe is None else from_dict(cls, read_recipe(recipe), where=str(recipe))
+    data = {} if recipe is None else read_recipe(recipe)
+    data.pop("about", None)  # what `prefeval recipes` prints
+    config = from_dict(cls, data, where=str(recipe)) if data else cls()
     return parse_overrides(cls, config, overrides, command=command)
 
 

@@ -31,6 +31,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "study": ("alignment.study:StudyConfig", "alignment.study:compare_runs"),
     "report": ("leaderboard.report:ReportConfig", "leaderboard.report:make_report"),
 }
+# the room that holds a recipe -> the command that runs it
+_COMMANDS = {"prefeval": "run", "reward_models": "train", "alignment": "align", "leaderboard": "bench"}
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -89,11 +91,12 @@ def quickstart(argv: list[str]) -> int:
 
 
 def recipes(argv: list[str]) -> int:
-    """`prefeval recipes`: the built-in recipes, one a line."""
+    """`prefeval recipes`: the built-in recipes, one a line, as the command that runs each."""
     if argv:
         raise UserError("prefeval recipes takes no arguments")
     for name, path in builtin_recipes().items():
-        sys.stdout.write(f"{name:<24} {read_recipe(path).get('about', '')}\n")
+        command = _COMMANDS[path.parent.parent.name]
+        sys.stdout.write(f"prefeval {command + ' ' + name:<24} {read_recipe(path).get('about', '')}\n")
     return 0
 
 

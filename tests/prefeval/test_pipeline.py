@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from alignment.algorithm import get_algorithm
+from alignment.config import AlignConfig
+from leaderboard.config import BenchConfig
 from prefeval import pipeline
-from prefeval.config import builtin_recipes, read_recipe
+from prefeval.config import builtin_recipes, load_config, read_recipe
 from prefeval.errors import ConfigError, UserError
 from prefeval.files import write_json
 from prefeval.pipeline import load_recipe, run_recipe
 from prefeval.runs import RunDir
+from reward_models.config import TrainConfig
 
 CALLS: list[str] = []
 ANSWER = {"value": 1}
@@ -232,9 +236,11 @@ def test_unknown_recipes_hint_at_the_nearest(tmp_path: Path, monkeypatch: pytest
 def test_the_list_of_recipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline, "builtin_recipes", lambda: {"two": Path(recipe_file(tmp_path))})
+    folder = tmp_path / "prefeval" / "recipes"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(pipeline, "builtin_recipes", lambda: {"two": Path(recipe_file(folder))})
     assert pipeline.recipes([]) == 0
-    assert capsys.readouterr().out.split(maxsplit=1) == ["two", "two toys\n"]
+    assert capsys.readouterr().out.split(maxsplit=3) == ["prefeval", "run", "two", "two toys\n"]
     with pytest.raises(UserError, match="no arguments"):
         pipeline.recipes(["x"])
 
@@ -255,7 +261,28 @@ def test_the_quickstart_prints_the_report(
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
-def test_built_in_pipelines_can_be_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_in_recipes_can_be_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
+    assert read_recipe(name)["about"]
     if {"steps", "extends"} & set(read_recipe(name)):
-        assert load_recipe(name).about
+        load_recipe(name)
+    else:
+        room = builtin_recipes()[name].parent.parent.name
+        load_config({"reward_models": TrainConfig, "alignment": AlignConfig, "leaderboard": BenchConfig}[room], name)
+
+
+@pytest.mark.parametrize(
+    ("name", "anchors", "step"),
+    [  # the step is 1 / eta of the papers of INPO and MNPO, 1 / beta of DPO, eta of the others
+        ("inpo", {"policy": 2 / 3, "start": 1 / 3}, 200.0),
+        ("onpo", {"aux": 1.0}, 100.0),
+        ("comal", {"policy": 2 / 3, "magnet": 1 / 3}, 500.0),
+        ("mnpo", {"policy": 4 / 9, "past1": 2 / 9, "start": 1 / 3}, 1 / 0.0075),
+    ],
+)
+def test_the_papers_constants(name: str, anchors: dict[str, float], step: float) -> None:
+    config = load_config(AlignConfig, name)
+    method = get_algorithm(config.algorithm, **config.options)
+    fit = method.fits(1)[0]  # type: ignore[attr-defined]
+    assert dict(fit.weights) == pytest.approx(anchors, rel=1e-5)
+    assert fit.step == pytest.approx(step)

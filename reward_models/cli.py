@@ -59,29 +59,26 @@ def score(argv: Sequence[str]) -> int:
 
 
 def evaluate(argv: Sequence[str]) -> int:
-    """``prefeval evaluate --oracle SPEC --data SPEC --out DIR``: writes metrics.json."""
+    """``prefeval evaluate --oracle SPEC --data SPEC [--suite NAME] --out DIR``: writes metrics.json."""
     from prefeval.data.readers import load_records
-    from reward_models.evaluate import evaluate as measure
     from reward_models.oracles import open_oracle
+    from reward_models.suites import FORMATS, measured, suite_table
 
     args = _evaluate_parser().parse_args(argv)
-    if args.suite != "pairs":
-        raise ConfigError(f"--suite {args.suite}: only 'pairs' can be evaluated by this version")
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: not a directory")
-    data = load_records(args.data, format=args.format, columns=parse_columns(args.columns))
+    layout = args.format or FORMATS.get(args.suite)
+    data = load_records(args.data, format=layout, columns=parse_columns(args.columns))
     records = [r for r in data.records if r.pairs and (args.split is None or r.split == args.split)]
     if not records:
         raise DataError("no labelled pairs" + (f" in split '{args.split}'" if args.split else ""), file=args.data)
     oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
-    metrics = {
-        **measure(oracle, records, seed=args.seed, resamples=args.resamples),
-        "data": args.data,
-        "seed": args.seed,
-    }
+    metrics = {**measured(oracle, records, args.suite, seed=args.seed, resamples=args.resamples), "data": args.data}
+    metrics |= {"seed": args.seed, "unread": dict(data.report.dropped)}
     write_json(out / "metrics.json", metrics)
-    _say(dumps(metrics) if args.json else f"{_table(metrics)}\n{out / 'metrics.json'}")
+    shown = _table(metrics) if args.suite == "pairs" else f"{suite_table(metrics['suite'])}\n\n{_table(metrics)}"
+    _say(dumps(metrics) if args.json else f"{shown}\n{out / 'metrics.json'}")
     return 0
 
 
@@ -164,7 +161,10 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--columns", action="append", default=[], metavar="A=B", help="read column B as A; repeatable")
     parser.add_argument("--split", default=None, help="only this split of the data")
     parser.add_argument(
-        "--suite", default="pairs", choices=("pairs", "rewardbench", "rewardbench2", "rm-bench", "judgebench")
+        "--suite",
+        default="pairs",
+        choices=("pairs", "rewardbench", "rewardbench2", "rm-bench", "judgebench"),
+        help="published scoring on top of the metrics of pairs",
     )
     parser.add_argument("--out", required=True, help="directory for metrics.json")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")

@@ -109,7 +109,7 @@ def test_evaluate_writes_the_contract(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_evaluate_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     base = ["--oracle", RULE, "--data", str(pairs_file(tmp_path)), "--out", str(tmp_path / "out")]
-    with pytest.raises(ConfigError, match="--suite rewardbench"):
+    with pytest.raises(DataError, match="format 'rewardbench': no column 'chosen_model'"):
         cli.evaluate([*base, "--suite", "rewardbench"])
     with pytest.raises(DataError, match="no labelled pairs in split 'dev'"):
         cli.evaluate([*base, "--split", "dev"])

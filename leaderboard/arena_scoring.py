@@ -65,7 +65,7 @@ def _control(
     table, z = battles(rows), style_features(rows, style)
     return {
         name: controlled_scores(
-            table, z[:, list(columns)], resamples=options.style_resamples, level=options.level, seed=options.seed
+            table, z[:, list(columns)], resamples=options.resamples, level=options.level, seed=options.seed
         )
         for name, columns in CONTROLS.items()
     }

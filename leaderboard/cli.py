@@ -39,8 +39,6 @@ def leaderboard(argv: list[str]) -> int:
         align=args.align,
         baseline=args.baseline,
         resamples=args.resamples,
-        lc_resamples=max(1, args.resamples * 3 // 10),
-        style_resamples=max(1, args.resamples // 10),
         seed=args.seed,
     )
     table = score_files(args.benchmark, args.annotations, args.data, options)

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from leaderboard.alpaca_scoring import score_preferences
-from leaderboard.annotations import is_answer_file, read_games, read_grades, read_preferences
+from leaderboard.annotations import is_answer_file, read_games, read_grades
 from leaderboard.answers import Answers, read_answers
 from leaderboard.arena_scoring import score_games, style_table
 from leaderboard.mt_scoring import score_grades
+from leaderboard.preferences import read_pool
 from leaderboard.scoring import ScoreOptions
 from leaderboard.side_files import SideFiles, read_side_files
 from leaderboard.table import Table
@@ -56,7 +57,7 @@ def score_files(
         official = benchmark.lower().replace("-", "_").startswith("alpaca_eval")
         side = _side_files(data) if official else None
         name = "alpaca_eval" if official else benchmark
-        return score_preferences(read_preferences(paths), side, options, benchmark=name)
+        return score_preferences(read_pool(paths), side, options, benchmark=name)
     answer_files = [p for p in paths if is_answer_file(p)]
     verdict_files = [p for p in paths if p not in answer_files]
     if not verdict_files:

@@ -219,8 +219,6 @@ def _scores(
     """Score the annotation files and log one metric row a model (written anew, so that no row is logged twice)."""
     options = ScoreOptions(
         resamples=config.resamples,
-        lc_resamples=max(1, config.resamples * 3 // 10),
-        style_resamples=max(1, config.resamples // 10),
         seed=config.seed,
         baseline=baseline,
         template_hash=benchmark.template_hash,

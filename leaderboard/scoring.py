@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,8 +22,6 @@ class ScoreOptions:
     align: str = "instruction"
     baseline: str = ""
     resamples: int = 1000
-    lc_resamples: int = 300
-    style_resamples: int = 100
     level: float = 0.95
     seed: int = 0
     template_hash: str = ""
@@ -46,9 +44,13 @@ def groups(rows: Iterable[T], key: Callable[[T], tuple[str, str]]) -> dict[tuple
     found: dict[tuple[str, str], list[T]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
-    judges = {judge for _, judge in found}
+    warn_of_judges({judge for _, judge in found})
+    return found
+
+
+def warn_of_judges(judges: Collection[str]) -> None:
+    """Say so where more than one judge gave the verdicts."""
     if len(judges) > 1:
         logger.warning(
             "verdicts of %d judges (%s): their scores do not compare", len(judges), ", ".join(sorted(judges))
         )
-    return found

@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prefeval.files import write_json, write_text
 from prefeval.stats import Estimate
+from prefeval.types import FloatArray
 
 MT_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 COMMON = (
@@ -48,7 +51,10 @@ EXTRA: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class TableRow:
     """One model under one judge. `extra` holds the protocol's own columns; `outcomes` one number a question (NaN where
-    no verdict was obtained), which is what paired comparisons use; `breakdown` whatever else belongs in the JSON."""
+    no verdict was obtained), which is what paired comparisons use; `breakdown` whatever else belongs in the JSON.
+
+    `draws` are refitted columns in each resample, (R,) by column: the same resamples for all rows of a table, so that
+    differences between models can be formed draw by draw. They are not written."""
 
     name: str
     score: Estimate
@@ -59,6 +65,7 @@ class TableRow:
     extra: Mapping[str, float | None] = field(default_factory=dict)
     outcomes: Mapping[str, float] = field(default_factory=dict)
     breakdown: Mapping[str, Any] = field(default_factory=dict)
+    draws: Mapping[str, FloatArray] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,10 @@ def make_table(benchmark: str, protocol: str, rows: Sequence[TableRow], notes: S
 
 def ranks(table: Table) -> list[int]:
     """1 + the number of models whose interval lies wholly above: models that cannot be told apart share a rank."""
-    return [1 + sum(o.score.low > r.score.high for o in table.rows if o is not r) for r in table.rows]
+    lows = np.sort([r.score.low for r in table.rows if not math.isnan(r.score.low)])
+    highs = [r.score.high for r in table.rows]
+    above = len(lows) - np.searchsorted(lows, highs, side="right")
+    return [1 if math.isnan(high) else 1 + int(n) for high, n in zip(highs, above, strict=True)]
 
 
 def cells(table: Table, row: TableRow) -> dict[str, Any]:

@@ -14,16 +14,17 @@ import pytest
 from leaderboard_data import DATA, KO_BASELINE, alpaca_files, ko_files, mt_file, needs_data, parquet, read_csv, table
 
 from leaderboard import cli
+from leaderboard.lc_bootstrap import length_controlled
 from leaderboard.length_control import (
     GamedRows,
     build_problem,
     choose_c,
     fit,
-    length_controlled,
     rate_from_weights,
 )
 from leaderboard.side_files import read_side_files
 from prefeval.errors import DataError
+from prefeval.stats import resample_counts
 
 pytestmark = needs_data
 ALPACA = DATA / "alpaca_eval"
@@ -133,7 +134,8 @@ def test_alpaca_lc_interval(model: str, low: float, high: float) -> None:
     side = read_side_files(ALPACA)
     assert side is not None
     y, gap, rows = _rows(model)
-    found = length_controlled(y, gap, side.difficulty[rows], side.gamed, c=side.c[model], resamples=300)
+    counts = resample_counts(len(y), 1000, 0)
+    found = length_controlled(y, gap, side.difficulty[rows], side.gamed, counts, c=side.c[model])
     assert found.low == pytest.approx(low, abs=0.7)
     assert found.high == pytest.approx(high, abs=0.7)
 
@@ -143,7 +145,8 @@ def test_alpaca_without_gamed_rows_is_points_away() -> None:
     side = read_side_files(ALPACA)
     assert side is not None
     y, gap, rows = _rows("gpt4_gamed")
-    found = length_controlled(y, gap, side.difficulty[rows], GamedRows(), c=21.544347, resamples=1)
+    counts = np.ones((1, len(y)))
+    found = length_controlled(y, gap, side.difficulty[rows], GamedRows(), counts, c=21.544347)
     assert abs(found.rate - 12.188764) == pytest.approx(13.6, abs=0.1)
 
 

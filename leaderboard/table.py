@@ -21,6 +21,7 @@ from prefeval.stats import Estimate
 from prefeval.types import FloatArray
 
 MT_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+ARENA_CATEGORIES = ("hard_prompt", "coding", "math", "creative_writing")  # v2.0
 COMMON = (
     "name",
     "score",
@@ -43,7 +44,19 @@ EXTRA: Mapping[str, tuple[str, ...]] = {
         "lc_high",
         "lc_c",
     ),
-    "arena_hard": ("length_controlled", "markdown_controlled", "style_controlled"),
+    "arena_hard": (
+        "length_controlled",
+        "markdown_controlled",
+        "style_controlled",
+        "style_low",
+        "style_high",
+        "style_at_zero",
+        "style_at_zero_low",
+        "style_at_zero_high",
+        *ARENA_CATEGORIES,
+        "hard_prompt_style",
+        "creative_writing_style",
+    ),
     "mt_bench": ("turn_1", "turn_2", "average", "average_failures_minus_one", *MT_CATEGORIES),
 }
 
@@ -124,8 +137,8 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A table for people: rank, score with its interval, n, what was dropped, then the protocol's own columns."""
-    extra = EXTRA[table.protocol]
+    """A table for people: rank, score with its interval, n, what was dropped, then the protocol's measured columns."""
+    extra = [c for c in EXTRA[table.protocol] if any(r.extra.get(c) is not None for r in table.rows)]
     head = ["rank", "model", "score [95% interval]", "n", "failed", "length", *extra, "judge"]
     lines = [f"# {table.benchmark}", "", _line(head), _line(["---"] * len(head))]
     for rank, row in zip(ranks(table), table.rows, strict=True):

@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike
 from prefeval.types import FloatArray
 
 
+_KEPT_SIZE = 2_000_000  # numbers in one kept table of counts: 16 MB
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number as it is printed: with its interval, the n behind it and what was dropped."""
@@ -80,17 +83,24 @@ def bootstrap_statistic(
     return float(statistic(np.ones(clusters))), low, high, draws
 
 
-@lru_cache(maxsize=4)
 def resample_counts(clusters: int, resamples: int, seed: int) -> FloatArray:
     """How often each cluster is drawn in each resample: (resamples, clusters), read-only.
 
-    The last few are kept, because drawing them takes longer than most of what is done with them, and models that are
-    compared must be resampled alike.
+    The last few small ones are kept, because drawing them takes longer than most of what is done with them, and models
+    that are compared must be resampled alike.
     """
+    small = clusters * resamples <= _KEPT_SIZE
+    return _kept_counts(clusters, resamples, seed) if small else _draw_counts(clusters, resamples, seed)
+
+
+def _draw_counts(clusters: int, resamples: int, seed: int) -> FloatArray:
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(clusters, np.full(clusters, 1.0 / clusters), size=resamples).astype(np.float64)
     counts.setflags(write=False)
     return counts
+
+
+_kept_counts = lru_cache(maxsize=8)(_draw_counts)
 
 
 def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[float, float]:

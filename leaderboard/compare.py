@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, TableRow
+from prefeval.files import write_json
 from prefeval.stats import (
     Estimate,
     holm,
@@ -93,6 +96,21 @@ def refitted_comparisons(table: Table, column: str, *, level: float = 0.95) -> l
         detectable = minimum_detectable_difference(spread, 1)
         found.append((a.name, b.name, Estimate(first - second, low, high, n, failed), detectable))
     return [Comparison(a, b, e, p, m, column) for (a, b, e, m), p in zip(found, holm(raw), strict=True)]
+
+
+def write_comparisons(table: Table, folder: str | Path, best: int, options: ScoreOptions) -> list[Path]:
+    """Write `comparisons.json` (outcomes) and, where there are refitted columns, `comparisons_refitted.json`, of the
+    `best` first models of the table; nothing for 0."""
+    if best < 1:
+        return []
+    part = replace(table, rows=table.rows[:best])
+    found = paired_comparisons(part, resamples=options.resamples, seed=options.seed)
+    columns = list(dict.fromkeys(c for row in part.rows for c in row.draws))
+    refitted = [c for column in columns for c in refitted_comparisons(part, column, level=options.level)]
+    written = [write_json(Path(folder) / "comparisons.json", [asdict(c) for c in found])]
+    if refitted:
+        written.append(write_json(Path(folder) / "comparisons_refitted.json", [asdict(c) for c in refitted]))
+    return written
 
 
 def win_rate_matrix(table: Table) -> tuple[list[str], FloatArray]:

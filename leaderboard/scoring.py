@@ -12,14 +12,17 @@ from prefeval.log import logger
 
 T = TypeVar("T")
 ALIGNMENTS = ("instruction", "position")
+FAILURES = ("dropped", "minus_one")
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How to score. `lc_c` is 'published', 'cv' or a positive number; `align` says how difficulty is looked up."""
+    """How to score. `lc_c` is 'published', 'cv' or a positive number; `align` says how difficulty is looked up;
+    `failures` whether MT-Bench ratings that could not be read are 'dropped' or count 'minus_one', as once published."""
 
     lc_c: str = "published"
     align: str = "instruction"
+    failures: str = "dropped"
     baseline: str = ""
     resamples: int = 1000
     level: float = 0.95
@@ -28,8 +31,9 @@ class ScoreOptions:
     data_revision: str = ""
 
     def __post_init__(self) -> None:
-        if self.align not in ALIGNMENTS:
-            raise ConfigError(f"align must be one of {', '.join(ALIGNMENTS)}, not '{self.align}'")
+        for name, known in (("align", ALIGNMENTS), ("failures", FAILURES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not '{getattr(self, name)}'")
         if self.lc_c not in ("published", "cv"):
             try:
                 value = float(self.lc_c)

@@ -57,7 +57,19 @@ EXTRA: Mapping[str, tuple[str, ...]] = {
         "hard_prompt_style",
         "creative_writing_style",
     ),
-    "mt_bench": ("turn_1", "turn_2", "average", "average_failures_minus_one", *MT_CATEGORIES),
+    "mt_bench": (
+        "turn_1",
+        "turn_2",
+        "average",
+        "average_failures_minus_one",
+        *MT_CATEGORIES,
+        "pair_wins",
+        "pair_losses",
+        "pair_ties",
+        "win_rate_adjusted",
+        "win_rate_low",
+        "win_rate_high",
+    ),
 }
 
 
@@ -145,7 +157,7 @@ def to_markdown(table: Table) -> str:
         c = cells(table, row)
         interval = f"{_show(c['score'])} [{_show(c['score_low'])}, {_show(c['score_high'])}]"
         counts = [str(c["n"]), str(c["n_failed"]), _show(c["avg_length"], 0)]
-        middle = [_show(c[name]) for name in extra]
+        middle = [_show(c[name], 0 if name.startswith("pair_") else 2) for name in extra]
         lines.append(_line([str(rank), row.name, interval, *counts, *middle, row.judge]))
     lines += ["", "Models whose intervals overlap share a rank.", *[f"\n{note}" for note in table.notes]]
     return "\n".join(lines) + "\n"

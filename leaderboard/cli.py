@@ -32,7 +32,7 @@ def leaderboard(argv: list[str]) -> int:
     parser.add_argument("--align", default="instruction", choices=ALIGNMENTS, help="how difficulty is looked up")
     parser.add_argument("--baseline", default="", metavar="NAME", help="the baseline's name (default: from the files)")
     parser.add_argument("--failures", default="dropped", choices=FAILURES, help="MT-Bench ratings without a number")
-    parser.add_argument("--compare", type=_count, default=50, metavar="N", help="paired differences of the best N models")
+    parser.add_argument("--compare", type=_count, default=50, metavar="N", help="paired differences among the best N")
     parser.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")

@@ -78,6 +78,27 @@ def summarise_matches(
     return found
 
 
+@dataclass(frozen=True)
+class SwapSummary:
+    """How a judge's two orders agree: `agreement` over pairs with both verdicts (interval over questions); of the
+    disagreements, those that favour the answer shown `first` both times, `second` both times, and `other` (a tie)."""
+
+    agreement: Estimate
+    first: int
+    second: int
+    other: int
+
+
+def summarise_swaps(
+    rows: Sequence[MatchRow], *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> SwapSummary:
+    """Swap consistency of one judge: game 1 shows model_1 first, game 2 model_2. Rows with an error are dropped."""
+    same = [math.nan if "error" in r.winners else float(r.winners[0] == r.winners[1]) for r in rows]
+    agreement = bootstrap_mean(same, [r.question_id for r in rows], resamples=resamples, level=level, seed=seed)
+    first, second = (sum(r.winners == w for r in rows) for w in (("model_1", "model_2"), ("model_2", "model_1")))
+    return SwapSummary(agreement, first, second, same.count(0.0) - first - second)
+
+
 def match_outcome(row: MatchRow) -> float:
     """1 if model_1 wins both orders, 0 if model_2 does, 0.5 for everything else, NaN with an error in either."""
     if "error" in row.winners:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -90,19 +91,36 @@ def fit(problem: Problem, c: float, start: FloatArray | None = None, *, toleranc
 
 
 def choose_c(problem: Problem, *, folds: int = 5, grid: Sequence[float] = C_GRID) -> float:
-    """The C with the smallest held-out weighted log loss; folds are dealt by row from the last one (as GroupKFold)."""
+    """The C with the smallest held-out weighted log loss, as upstream picks it; folds are dealt by row from the last
+    one (as GroupKFold).
+
+    Neighbouring C often tie to the fifth digit, and which one wins hangs on how far liblinear gets before its tolerance
+    stops it. So this, and only this, is left to scikit-learn with upstream's settings, in its order of random numbers.
+    """
+    from sklearn.linear_model import LogisticRegression
+
     fold = np.arange(len(problem.y))[::-1] % folds
     losses = np.zeros((folds, len(grid)))
     for f in range(folds):
         train, test = fold != f, fold == f
-        part = Problem(problem.x[train], problem.y[train], problem.s[train])
-        w: FloatArray | None = None
+        x, y, s = (np.concatenate([v[train], v[train]]) for v in (problem.x, problem.y, problem.s))
+        label = np.repeat([1, 0], int(train.sum()))
+        weight = np.where(label == 1, y, 1 - y) * s
+        state = np.random.RandomState(123)
         for i, c in enumerate(grid):
-            w = fit(part, c, w)
-            z = problem.x[test] @ w
+            model = LogisticRegression(C=c, solver="liblinear", fit_intercept=False, random_state=state, **_l1())
+            z = problem.x[test] @ model.fit(x, label, sample_weight=weight).coef_[0]
             loss = np.logaddexp(0.0, z) - problem.y[test] * z
             losses[f, i] = float(np.mean(problem.s[test] * loss))
     return float(grid[int(np.argmin(losses.mean(axis=0)))])
+
+
+def _l1() -> dict[str, Any]:
+    """How this version of scikit-learn is told the L1 penalty."""
+    import sklearn
+
+    version = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
+    return {"l1_ratio": 1.0} if version >= (1, 8) else {"penalty": "l1"}
 
 
 def nearest_c(problem: Problem, weights: FloatArray, *, grid: Sequence[float] = C_GRID) -> float:

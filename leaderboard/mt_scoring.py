@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from leaderboard.annotations import GradeRow, MatchRow
-from leaderboard.grades import GradeSummary, PairSummary, summarise_grades, summarise_matches
+from leaderboard.grades import GradeSummary, PairSummary, summarise_grades, summarise_matches, summarise_swaps
 from leaderboard.scoring import ScoreOptions, groups
 from leaderboard.table import Table, TableRow, make_table
 from prefeval.stats import Estimate
@@ -31,6 +31,9 @@ def score_grades(
         notes.append(
             "Models that were judged in pairs only have no score; their pair results are in columns of their own."
         )
+    for judge, games in groups(matches, lambda r: ("", r.judge)).items():
+        swaps = summarise_swaps(games, resamples=options.resamples, level=options.level, seed=options.seed)
+        notes.append(f"{judge[1] or 'The judge'}: share of pairs on which its two orders agree {swaps.agreement}.")
     if singles and options.failures == "minus_one":
         notes.append("Ratings that could not be read count as -1 in the score, as in the table published in June 2023.")
     return make_table(benchmark, "mt_bench", rows, notes)

@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from leaderboard_data import DATA, KO_BASELINE, alpaca_files, ko_files, mt_file, needs_data, parquet, read_csv, table
+from leaderboard_data import DATA, alpaca_files, needs_data, parquet, read_csv, table
+from upstream import length_controlled_winrate
 
 from leaderboard import cli
+from leaderboard import length_control as lc
 from leaderboard.lc_bootstrap import length_controlled
-from leaderboard.length_control import (
-    GamedRows,
-    build_problem,
-    choose_c,
-    fit,
-    rate_from_weights,
-)
+from leaderboard.length_control import GamedRows, rate_from_weights
 from leaderboard.side_files import read_side_files
 from prefeval.errors import DataError
 from prefeval.stats import resample_counts
 
 pytestmark = needs_data
 ALPACA = DATA / "alpaca_eval"
+Board = dict[str, dict[str, str]]
 
 
-@pytest.fixture(scope="module")
-def alpaca(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    folder = tmp_path_factory.mktemp("alpaca")
-    files = [str(f) for f in alpaca_files(folder)]
-    arguments = ["--benchmark", "alpaca_eval", "--out", str(folder / "out"), "--data", str(ALPACA)]
-    assert cli.leaderboard([*arguments, "--align", "position", "--resamples", "20", "--annotations", *files]) == 0
-    return read_csv(folder / "out" / "leaderboard.csv")
-
-
-def test_alpaca_raw_columns_are_the_published_ones(alpaca: dict[str, dict[str, str]]) -> None:
+def test_alpaca_raw_columns_are_the_published_ones(alpaca: Board) -> None:
     published = table("alpaca_eval/published_dev.csv")
     assert set(alpaca) == {row["generator"] for row in published}
     for row in published:
@@ -50,18 +38,21 @@ def test_alpaca_raw_columns_are_the_published_ones(alpaca: dict[str, dict[str, s
         assert int(ours["n"]) == int(row["n_total"])
 
 
-def test_alpaca_counts(alpaca: dict[str, dict[str, str]], tmp_path: Path) -> None:
-    file = alpaca_files(tmp_path, {"claude-2.1"})[0]
-    cli.leaderboard(
-        ["--benchmark", "alpaca_eval", "--out", str(tmp_path), "--resamples", "5", "--annotations", str(file)]
-    )
-    breakdown = json.loads((tmp_path / "leaderboard.json").read_text())["rows"][0]["breakdown"]
-    assert (breakdown["n_wins"], breakdown["n_wins_base"], breakdown["n_draws"]) == (115, 688, 2)
-    assert sum(d["n"] for d in breakdown["datasets"].values()) == 805
-    assert breakdown["datasets"]["vicuna"]["n"] == 80
+def test_alpaca_counts_and_lengths(alpaca: Board, alpaca_folder: Path) -> None:
+    written = json.loads((alpaca_folder / "out" / "leaderboard.json").read_text())["rows"]
+    rows = {row["name"]: row for row in written}
+    for row in table("alpaca_eval/published_dev.csv"):
+        ours = rows[row["generator"]]["breakdown"]
+        for count in ("n_wins", "n_wins_base", "n_draws"):
+            assert ours[count] == int(row[count])
+        if int(row["n_annotations"]) == 805:
+            assert float(alpaca[row["generator"]]["avg_length"]) == float(row["avg_length"])
+    datasets = rows["claude-2.1"]["breakdown"]["datasets"]
+    assert sum(d["n"] for d in datasets.values()) == 805
+    assert datasets["vicuna"]["n"] == 80
 
 
-def test_alpaca_length_controlled_is_the_published_one(alpaca: dict[str, dict[str, str]]) -> None:
+def test_alpaca_length_controlled_is_the_published_one(alpaca: Board) -> None:
     for row in table("alpaca_eval/published_dev.csv"):
         ours = alpaca[row["generator"]]
         assert float(ours["lc_win_rate"]) == pytest.approx(float(row["length_controlled_winrate"]), abs=0.02)
@@ -97,45 +88,115 @@ def test_alpaca_alignment_of_incomplete_files(tmp_path: Path) -> None:
 
 
 def test_alpaca_from_published_weights() -> None:
+    """Of 199 models 189 to 1e-4; the others are the incomplete files, dbrx-instruct and NullModel (reference 1.6)."""
     side = read_side_files(ALPACA)
     assert side is not None
-    checked = 0
-    for row in table("alpaca_eval/published_dev.csv"):
-        if row["generator"] in side.weights and int(row["n_annotations"]) == 805:
-            rate = rate_from_weights(side.weights[row["generator"]], side.difficulty)
-            assert rate == pytest.approx(float(row["length_controlled_winrate"]), abs=1e-4)
-            checked += 1
-    assert checked >= 12
+    gaps = {}
+    for row in table("alpaca_eval/leaderboard_full.csv"):
+        if row[""] in side.weights:
+            rate = rate_from_weights(side.weights[row[""]], side.difficulty)
+            gaps[row[""]] = abs(rate - float(row["length_controlled_winrate"]))
+    assert len(gaps) == 199
+    assert sum(gap < 1e-4 for gap in gaps.values()) >= 189
+    assert max(gaps.values()) < 0.2
+    odd = {row["generator"] for row in table("alpaca_eval/published_dev.csv") if int(row["n_annotations"]) < 805}
+    assert all(gaps[row["generator"]] < 1e-4 for row in table("alpaca_eval/published_dev.csv")
+               if row["generator"] in gaps and row["generator"] not in odd)  # fmt: skip
+
+
+def _annotations(model: str) -> list[dict[str, Any]]:
+    own = [r for r in parquet("alpaca_eval/annotations_dev.parquet") if r["generator"] == model]
+    return sorted(own, key=lambda r: r["row"])
 
 
 def _rows(model: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rows = sorted(
-        (r for r in parquet("alpaca_eval/annotations_dev.parquet") if r["generator"] == model), key=lambda r: r["row"]
-    )
+    rows = _annotations(model)
     y = np.array([r["preference"] - 1 for r in rows])
     gap = np.array([r["len_1"] - r["len_2"] for r in rows], dtype=float)
     return y, gap, np.array([r["row"] for r in rows])
 
 
-@pytest.mark.parametrize("model", ["claude-2.1", "FuseChat-Gemma-2-9B-Instruct", "gpt4_gamed", "gpt-3.5-turbo-1106"])
-def test_alpaca_with_cross_validated_c(model: str) -> None:
+def test_alpaca_with_an_unknown_c() -> None:
+    """One C for every model: within 0.12 of the published rate, with the solver at its optimum (an unconverged fit is
+    off by 0.2)."""
     side = read_side_files(ALPACA)
     assert side is not None
-    y, gap, rows = _rows(model)
-    problem = build_problem(y, gap, side.difficulty[rows], side.gamed)
-    rate = rate_from_weights(fit(problem, choose_c(problem)), side.difficulty[rows])
-    published = {r["generator"]: float(r["length_controlled_winrate"]) for r in table("alpaca_eval/published_dev.csv")}
-    assert rate == pytest.approx(published[model], abs=0.2)
+    for row in table("alpaca_eval/published_dev.csv"):
+        if row["glm_C"]:
+            y, gap, rows = _rows(row["generator"])
+            problem = lc.build_problem(y, gap, side.difficulty[rows], side.gamed)
+            w = lc.fit(problem, lc.FALLBACK_C)
+            assert lc.violation(problem, w, lc.FALLBACK_C) < 1e-5
+            rate = rate_from_weights(w, side.difficulty[rows])
+            assert rate == pytest.approx(float(row["length_controlled_winrate"]), abs=0.12)
 
 
-@pytest.mark.parametrize(("model", "low", "high"), [("claude-2.1", 21.9, 28.6), ("alpaca-7b", 4.0, 7.8)])
-def test_alpaca_lc_interval(model: str, low: float, high: float) -> None:
-    """The bootstrap intervals of reference section 1.8 (300 resamples of another generator: half a point of noise)."""
+def test_alpaca_models_that_nobody_published(tmp_path: Path) -> None:
+    """A name that the side files do not know is fitted with the fallback, one C for all with --lc-c."""
+    rows = json.loads(alpaca_files(tmp_path, {"claude-2.1"})[0].read_text())
+    path = tmp_path / "new.json"
+    path.write_text(json.dumps([{**row, "generator_2": "new"} for row in rows]))
+    arguments = ["--benchmark", "alpaca_eval", "--out", str(tmp_path), "--data", str(ALPACA), "--resamples", "5"]
+    for choice, c in (("published", lc.FALLBACK_C), ("166.8", 166.8)):
+        cli.leaderboard([*arguments, "--lc-c", choice, "--annotations", str(path)])
+        found = read_csv(tmp_path / "leaderboard.csv")["new"]
+        assert float(found["lc_c"]) == pytest.approx(c)
+        assert float(found["lc_win_rate"]) == pytest.approx(25.252, abs=0.12)
+
+
+@pytest.mark.parity
+def test_alpaca_cross_validated_is_the_packages_own() -> None:
+    """Every model through alpaca_eval itself (its two files given, cross-validated C) and through ours: 0.02 points.
+    The published rates are within 0.2."""
+    side = read_side_files(ALPACA)
+    assert side is not None
+    upstream = length_controlled_winrate(ALPACA)
+    for row in table("alpaca_eval/published_dev.csv"):
+        model = row["generator"]
+        if model == "gpt4_1106_preview":
+            continue
+        y, gap, places = _rows(model)
+        problem = lc.build_problem(y, gap, side.difficulty[places], side.gamed)
+        ours = rate_from_weights(lc.fit(problem, lc.choose_c(problem)), side.difficulty[places])
+        names = {"generator_1": "gpt4_1106_preview", "generator_2": model, "annotator": "weighted"}
+        annotations = [
+            {**names, "output_1": "b" * r["len_1"], "output_2": "m" * r["len_2"], "preference": r["preference"]}
+            for r in _annotations(model)
+        ]
+        assert ours == pytest.approx(upstream(annotations)["length_controlled_winrate"], abs=0.02)
+        assert ours == pytest.approx(float(row["length_controlled_winrate"]), abs=0.2)
+
+
+def test_alpaca_cv_is_what_the_command_uses(tmp_path: Path) -> None:
+    side = read_side_files(ALPACA)
+    assert side is not None
+    file = str(alpaca_files(tmp_path, {"vicuna-13b"})[0])
+    arguments = ["--benchmark", "alpaca_eval", "--out", str(tmp_path), "--data", str(ALPACA), "--lc-c", "cv"]
+    cli.leaderboard([*arguments, "--resamples", "5", "--annotations", file])
+    y, gap, rows = _rows("vicuna-13b")
+    problem = lc.build_problem(y, gap, side.difficulty[rows], side.gamed)
+    assert float(read_csv(tmp_path / "leaderboard.csv")["vicuna-13b"]["lc_c"]) == lc.choose_c(problem)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "low", "high"),
+    [
+        ("alpaca-7b", 1.00, 4.0, 7.8),
+        ("claude-2.1", 1.74, 21.9, 28.6),
+        ("gpt-3.5-turbo-1106", 1.56, 16.4, 22.8),
+        ("gemma-7b-it", 1.12, 8.3, 12.5),
+        ("FuseChat-Llama-3.1-8B-Instruct", 1.41, 62.6, 67.8),
+        ("gpt4_gamed", 2.12, 8.2, 16.5),
+    ],
+)
+def test_alpaca_lc_interval(model: str, error: float, low: float, high: float) -> None:
+    """The bootstrap of reference section 1.8 (300 resamples of another generator: half a point of noise)."""
     side = read_side_files(ALPACA)
     assert side is not None
     y, gap, rows = _rows(model)
     counts = resample_counts(len(y), 1000, 0)
     found = length_controlled(y, gap, side.difficulty[rows], side.gamed, counts, c=side.c[model])
+    assert float(np.std(found.draws, ddof=1)) == pytest.approx(error, rel=0.13)  # three standard errors of 300 draws
     assert found.low == pytest.approx(low, abs=0.7)
     assert found.high == pytest.approx(high, abs=0.7)
 
@@ -184,102 +245,6 @@ def test_alpaca_original_files_of_both_flavours(tmp_path: Path, capsys: pytest.C
             "lc_c",
         ),
     ]
-
-
-@pytest.fixture(scope="module")
-def arena(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    folder = tmp_path_factory.mktemp("arena")
-    files = [str(f) for f in ko_files(folder)]
-    arguments = ["--benchmark", "arena_hard", "--out", str(folder / "out"), "--baseline", KO_BASELINE]
-    assert cli.leaderboard([*arguments, "--resamples", "100", "--annotations", *files]) == 0
-    return read_csv(folder / "out" / "leaderboard.csv")
-
-
-def test_arena_score_is_the_published_one(arena: dict[str, dict[str, str]]) -> None:
-    published = table("arena_hard/ko_v0.1/ko_leaderboard_20250423_no_control_dev.csv")
-    assert set(arena) == {row["model"] for row in published}
-    for row in published:
-        assert float(arena[row["model"]]["score"]) == pytest.approx(float(row["score"]), abs=0.0051)
-    assert {row["n"] for row in arena.values()} == {"500"}
-
-
-def test_arena_style_control_is_the_reference(arena: dict[str, dict[str, str]]) -> None:
-    pairs = {
-        "length_control": "length_controlled",
-        "markdown_control": "markdown_controlled",
-        "style_control": "style_controlled",
-    }
-    rows = table("arena_hard/ko_v0.1/reference_scores_dev.csv")
-    for row in rows:
-        for theirs, ours in pairs.items():
-            assert float(arena[row["model"]][ours]) == pytest.approx(float(row[theirs]), abs=0.05)
-    assert arena["llama-3.1-8b-instruct"]["style_controlled"] == ""
-
-
-def test_arena_style_control_ranks_as_published(arena: dict[str, dict[str, str]]) -> None:
-    from scipy.stats import spearmanr
-
-    published = table("arena_hard/ko_v0.1/ko_leaderboard_20250423_style_control_dev.csv")
-    pairs = [
-        (float(r["score"]), float(arena[r["model"]]["style_controlled"]))
-        for r in published
-        if arena[r["model"]]["style_controlled"]
-    ]
-    assert len(pairs) >= 25
-    assert spearmanr(*zip(*pairs, strict=True)).statistic > 0.99
-
-
-def test_arena_intervals_are_wider_than_upstreams_row_bootstrap(arena: dict[str, dict[str, str]]) -> None:
-    """Reference 2.4: cluster SE / row SE has a median of 1.71 over the pool; published rows are narrower still."""
-    published = {r["model"]: r for r in table("arena_hard/ko_v0.1/ko_leaderboard_20250423_no_control_dev.csv")}
-    ratios = []
-    for name, ours in arena.items():
-        if name != KO_BASELINE:
-            theirs = float(published[name]["rating_q975"]) - float(published[name]["rating_q025"])
-            ratios.append((float(ours["score_high"]) - float(ours["score_low"])) / theirs)
-    assert 1.3 < float(np.median(ratios)) < 3.0
-
-
-def test_mt_bench_is_the_published_one(tmp_path: Path) -> None:
-    arguments = ["--benchmark", "mt_bench", "--out", str(tmp_path), "--resamples", "200"]
-    assert cli.leaderboard([*arguments, "--annotations", str(mt_file(tmp_path))]) == 0
-    ours = read_csv(tmp_path / "leaderboard.csv")
-    rows = table("mt_bench/published_dev.csv")
-    assert set(ours) == {row["model"] for row in rows}
-    for row in rows:
-        mine = ours[row["model"]]
-        assert float(mine["average_failures_minus_one"]) == pytest.approx(float(row["published_score"]), abs=0.0051)
-        assert float(mine["average"]) == pytest.approx(float(row["mean_dropping_parse_failures"]), abs=1e-9)
-        assert int(mine["n_failed"]) == int(row["n_parse_failures"])
-        if mine["n_failed"] == "0":
-            assert float(mine["turn_1"]) == pytest.approx(float(row["turn1"]), abs=1e-9)
-            assert float(mine["turn_2"]) == pytest.approx(float(row["turn2"]), abs=1e-9)
-            categories = [float(mine[c]) for c in ("writing", "roleplay", "reasoning", "math")]
-            categories += [float(mine[c]) for c in ("coding", "extraction", "stem", "humanities")]
-            assert float(np.mean(categories)) == pytest.approx(float(mine["average"]), abs=1e-9)
-    assert float(ours["gpt-4"]["score_high"]) - float(ours["gpt-4"]["score_low"]) == pytest.approx(0.6, abs=0.5)
-
-
-def test_mt_bench_original_files(tmp_path: Path) -> None:
-    """Complete FastChat files, single and pair, several models in one; the pair counts are counted again by hand."""
-    folder = DATA / "mt_bench" / "full_judgments"
-    arguments = ["--benchmark", "mt_bench", "--out", str(tmp_path), "--resamples", "50"]
-    assert cli.leaderboard([*arguments, "--annotations", str(folder)]) == 0
-    ours = {row["name"]: row for row in json.loads((tmp_path / "leaderboard.json").read_text())["rows"]}
-    assert {"vicuna-7b-v1.3", "phi-3-dpo", "mistral-orpo-mix"} <= set(ours)
-    assert ours["phi-3"]["score"] is None
-    import gzip
-
-    with gzip.open(folder / "phi3_dpo.gpt-4_pair.jsonl.gz", "rt", encoding="utf-8") as handle:
-        games = [json.loads(line) for line in handle]
-    pairs = [(g["g1_winner"], g["g2_winner"]) for g in games]
-    good = [p for p in pairs if "error" not in p]
-    wins = sum(a == b == "model_1" for a, b in good)
-    losses = sum(a == b == "model_2" for a, b in good)
-    found = ours["phi-3"]["breakdown"]["pairs"]
-    assert (found["win"], found["loss"], found["tie"]) == (wins, losses, len(good) - wins - losses)
-    assert found["point"] == pytest.approx((wins + 0.5 * found["tie"]) / len(good))
-    assert not math.isnan(found["low"])
 
 
 def test_scoring_needs_neither_torch_nor_the_network(tmp_path: Path) -> None:

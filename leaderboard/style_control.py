@@ -7,7 +7,8 @@ All models of a pool were judged against one baseline on the same questions. One
 where d are gaps of style between the model's answer and the baseline's, and a strong verdict counts three times. The
 published score is that of z = 0, which is the average gap of whoever else is in the pool, so that it moves when
 models come or go. `at_zero` is the same fit read at d = 0, no gap at all: it depends on the pool through the shared
-slopes only. Intervals refit the regression on resampled questions, all resamples at once.
+slopes only. Intervals refit the regression on resampled questions, all resamples at once, and read it at the average
+gap of each resample.
 """
 
 from __future__ import annotations
@@ -124,8 +125,23 @@ def controlled_scores(pool: StylePool, form: StyleForm, columns: Sequence[int], 
         fit.newton(np.ascontiguousarray(counts[i : i + _CHUNK].T), start, _DRAW) for i in range(0, len(counts), _CHUNK)
     ]
     draws = np.hstack([fit.zeros()[:, :0], *parts])
-    zero = -pool.shift[chosen]
-    return Controlled(fit.percent(start)[0], fit.percent(draws), fit.percent(start, zero)[0], fit.percent(draws, zero))
+    here, none = np.zeros((len(chosen), 1)), -pool.shift[chosen, None]
+    moved = _moved_means(pool, counts)[chosen]
+    return Controlled(
+        fit.percent(start, here)[0], fit.percent(draws, moved), fit.percent(start, none)[0], fit.percent(draws, none)
+    )
+
+
+def _moved_means(pool: StylePool, counts: FloatArray) -> FloatArray:
+    """How far the average gap of each resample lies from that of the pool, in units of std d: (4, R).
+
+    The published score is read at the average gap of the questions at hand, which is one more thing that they decide.
+    """
+    weighted = np.zeros((pool.questions, pool.gaps.shape[1]))
+    np.add.at(weighted, pool.question, pool.weight[:, None] * pool.gaps)
+    weight = np.bincount(pool.question, pool.weight, pool.questions)
+    drawn = np.maximum(counts @ weight, 1e-300)
+    return np.asarray(((counts @ weighted) / drawn[:, None]).T - pool.shift[:, None], dtype=np.float64)
 
 
 class _Fit:
@@ -158,11 +174,9 @@ class _Fit:
                 break
         return np.vstack([np.where(drawn, x[:k], np.nan), x[k:]])
 
-    def percent(self, x: FloatArray, z: FloatArray | None = None) -> FloatArray:
-        """100 P(model beats the baseline) at standardised style gaps `z` (F,), 0 unless given: (r, K)."""
-        eta = x[: self.k] - x[self.k]
-        if z is not None:
-            eta = eta + z @ x[self.k + 1 :]
+    def percent(self, x: FloatArray, z: FloatArray) -> FloatArray:
+        """100 P(model beats the baseline) at standardised style gaps `z` (F, r or 1): (r, K)."""
+        eta = x[: self.k] - x[self.k] + (z * x[self.k + 1 :]).sum(axis=0)
         return np.asarray((100.0 / (1.0 + np.exp(-eta))).T, dtype=np.float64)
 
     def _step(self, counts: FloatArray, x: FloatArray) -> FloatArray:

@@ -41,20 +41,30 @@ def repeated(work: Callable[[], object], repeats: int = 3) -> Timing:
     return Timing(tuple(seconds))
 
 
+# The peak of a process's own memory image: the kernel's ru_maxrss would count the parent's, which a child starts as.
+_COMMAND = """
+import sys
+from prefeval.cli import main
+status = main(sys.argv[1:])
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+sys.stderr.write("\\n" + peak.split()[1])
+sys.exit(status)
+"""
+
+
 def run_command(arguments: Sequence[str]) -> tuple[float, float]:
     """(seconds, peak GiB) of `prefeval ARGUMENTS` in a process of its own. Raises RuntimeError if it fails."""
     start = time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "prefeval.cli", *arguments]
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    if process.returncode:
-        raise RuntimeError(errors.decode())
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return time.perf_counter() - start, int(done.stderr.rsplit("\n", 1)[1]) / 2**20
 
 
 def machine() -> str:

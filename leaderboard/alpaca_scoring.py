@@ -73,7 +73,7 @@ def score_preferences(
     extreme = [r.name for r in table_rows if r.breakdown.get("lc_extreme")]
     if extreme:
         notes.append(f"Length control moves these scores unusually far: {', '.join(extreme)}.")
-    return make_table(benchmark, "alpaca_eval", table_rows, notes)
+    return make_table(benchmark, "alpaca_eval", table_rows, notes, level=options.level)
 
 
 def _preference_row(group: Preferences, setting: _Setting) -> TableRow:

@@ -95,7 +95,7 @@ def score_games(
     if len({(r.category, r.baseline) for r in named}) > 1 and V2.name in {f.name for *_, f in pools}:
         notes.append(NOTES[1])
     table_rows = [_row(key, group, style, shares, options) for key, group in by_model.items()]
-    return make_table(benchmark, "arena_hard", table_rows, notes)
+    return make_table(benchmark, "arena_hard", table_rows, notes, level=options.level)
 
 
 def form_of(row: GameRow, benchmark: str) -> StyleForm:

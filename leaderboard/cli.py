@@ -34,6 +34,7 @@ def leaderboard(argv: list[str]) -> int:
     parser.add_argument("--failures", default="dropped", choices=FAILURES, help="MT-Bench ratings without a number")
     parser.add_argument("--compare", type=_count, default=50, metavar="N", help="paired differences among the best N")
     parser.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="bootstrap resamples")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals; Arena-Hard v2.0 prints 0.9")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     args = parser.parse_args(argv)
@@ -43,6 +44,7 @@ def leaderboard(argv: list[str]) -> int:
         failures=args.failures,
         baseline=args.baseline,
         resamples=args.resamples,
+        level=args.level,
         seed=args.seed,
     )
     table = score_files(args.benchmark, args.annotations, args.data, options)

@@ -67,7 +67,7 @@ def paired_comparisons(table: Table, *, resamples: int = 1000, seed: int = 0) ->
         p = sign_flip_test(d, flips=max(resamples, 2000), seed=seed)
         for j in np.flatnonzero(n > 1):
             a, b = table.rows[first[j]], table.rows[second[j]]
-            low, high = percentile_interval(draws[~np.isnan(draws[:, j]), j])
+            low, high = percentile_interval(draws[~np.isnan(draws[:, j]), j], table.level)
             asked = sum(1 for q in a.outcomes if q in b.outcomes)
             estimate = Estimate(float(mean[j]), low, high, int(n[j]), asked - int(n[j]))
             detectable = minimum_detectable_difference(float(deviation[j]), int(n[j]))
@@ -76,7 +76,7 @@ def paired_comparisons(table: Table, *, resamples: int = 1000, seed: int = 0) ->
     return [Comparison(a, b, e, p, m) for (a, b, e, m), p in zip(found, holm(raw), strict=True)]
 
 
-def refitted_comparisons(table: Table, column: str, *, level: float = 0.95) -> list[Comparison]:
+def refitted_comparisons(table: Table, column: str) -> list[Comparison]:
     """The same of a refitted column, such as lc_win_rate, for models that have its draws (percent).
 
     The draws of a pair come from the same resamples; their deviation gives a normal p and the detectable difference.
@@ -90,7 +90,7 @@ def refitted_comparisons(table: Table, column: str, *, level: float = 0.95) -> l
         if len(draws) < 2 or first is None or second is None:
             continue
         spread = float(draws.std(ddof=1))
-        low, high = percentile_interval(draws, level)
+        low, high = percentile_interval(draws, table.level)
         n, failed = min(a.score.n, b.score.n), max(a.score.n_failed, b.score.n_failed)
         raw.append(float(normal_p((first - second) / spread)) if spread > 0 else float(first == second))
         detectable = minimum_detectable_difference(spread, 1)
@@ -106,7 +106,7 @@ def write_comparisons(table: Table, folder: str | Path, best: int, options: Scor
     part = replace(table, rows=table.rows[:best])
     found = paired_comparisons(part, resamples=options.resamples, seed=options.seed)
     columns = list(dict.fromkeys(c for row in part.rows for c in row.draws))
-    refitted = [c for column in columns for c in refitted_comparisons(part, column, level=options.level)]
+    refitted = [c for column in columns for c in refitted_comparisons(part, column)]
     written = [write_json(Path(folder) / "comparisons.json", [asdict(c) for c in found])]
     if refitted:
         written.append(write_json(Path(folder) / "comparisons_refitted.json", [asdict(c) for c in refitted]))

@@ -36,7 +36,7 @@ def score_grades(
         notes.append(f"{judge[1] or 'The judge'}: share of pairs on which its two orders agree {swaps.agreement}.")
     if singles and options.failures == "minus_one":
         notes.append("Ratings that could not be read count as -1 in the score, as in the table published in June 2023.")
-    return make_table(benchmark, "mt_bench", rows, notes)
+    return make_table(benchmark, "mt_bench", rows, notes, level=options.level)
 
 
 def _row(

@@ -34,6 +34,8 @@ class ScoreOptions:
         for name, known in (("align", ALIGNMENTS), ("failures", FAILURES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, not '{getattr(self, name)}'")
+        if not 0 < self.level < 1:
+            raise ConfigError(f"level must lie between 0 and 1, not {self.level}")
         if self.lc_c not in ("published", "cv"):
             try:
                 value = float(self.lc_c)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from leaderboard.quality import separability
 from prefeval.files import write_json, write_text
 from prefeval.stats import Estimate
 from prefeval.types import FloatArray
@@ -95,22 +96,25 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one benchmark, best first. `notes` are sentences a reader of the numbers must know."""
+    """The rows of one benchmark, best first, with intervals of one `level`; `notes` are what a reader must know."""
 
     benchmark: str
     protocol: str
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
+    level: float = 0.95
 
     @property
     def columns(self) -> tuple[str, ...]:
         return (*COMMON, *EXTRA[self.protocol])
 
 
-def make_table(benchmark: str, protocol: str, rows: Sequence[TableRow], notes: Sequence[str] = ()) -> Table:
+def make_table(
+    benchmark: str, protocol: str, rows: Sequence[TableRow], notes: Sequence[str] = (), *, level: float = 0.95
+) -> Table:
     """Sort best first (rows without a score last, then by name)."""
     order = sorted(rows, key=lambda r: (math.isnan(r.score.point), -_number(r.score.point), r.name))
-    return Table(benchmark, protocol, tuple(order), tuple(notes))
+    return Table(benchmark, protocol, tuple(order), tuple(notes), level)
 
 
 def ranks(table: Table) -> list[int]:
@@ -151,7 +155,7 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """A table for people: rank, score with its interval, n, what was dropped, then the protocol's measured columns."""
     extra = [c for c in EXTRA[table.protocol] if any(r.extra.get(c) is not None for r in table.rows)]
-    head = ["rank", "model", "score [95% interval]", "n", "failed", "length", *extra, "judge"]
+    head = ["rank", "model", f"score [{100 * table.level:g}% interval]", "n", "failed", "length", *extra, "judge"]
     lines = [f"# {table.benchmark}", "", _line(head), _line(["---"] * len(head))]
     for rank, row in zip(ranks(table), table.rows, strict=True):
         c = cells(table, row)
@@ -159,7 +163,8 @@ def to_markdown(table: Table) -> str:
         counts = [str(c["n"]), str(c["n_failed"]), _show(c["avg_length"], 0)]
         middle = [_show(c[name], 0 if name.startswith("pair_") else 2) for name in extra]
         lines.append(_line([str(rank), row.name, interval, *counts, *middle, row.judge]))
-    lines += ["", "Models whose intervals overlap share a rank.", *[f"\n{note}" for note in table.notes]]
+    lines += ["", f"Models whose intervals overlap share a rank.{_separated(table)}"]
+    lines += [f"\n{note}" for note in table.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -176,6 +181,8 @@ def as_dict(table: Table) -> dict[str, Any]:
         "columns": list(table.columns),
         "rows": rows,
         "notes": list(table.notes),
+        "level": table.level,
+        "separability": separability([row.score for row in table.rows]),
     }
 
 
@@ -187,6 +194,11 @@ def write_table(table: Table, folder: str | Path) -> list[Path]:
         write_text(root / "leaderboard.md", to_markdown(table)),
         write_json(root / "leaderboard.json", as_dict(table)),
     ]
+
+
+def _separated(table: Table) -> str:
+    share = separability([row.score for row in table.rows])
+    return "" if math.isnan(share) else f" Separability: {100 * share:.1f}% of the pairs of models do not overlap."
 
 
 def _line(parts: Sequence[str]) -> str:

@@ -123,7 +123,6 @@ def arena(run: Run, folder: Path) -> list[Row]:
     full = repeated(lambda: score_games(rows, style, options), run.repeats)
     one = repeated(lambda: gaps.append(upstream_round(rows)), run.repeats)
     per_round = f"one round {one}, so 100 rounds take about {100 * one.median:.0f} s (not run)"
-    apart = f"scores within {max(gaps):.4f}"
     return [
         (work, "ours, 1,000 cluster resamples", str(plain), ""),
         (work, "ours, the same with length, markdown, style and no-gap columns", str(full), ""),

@@ -27,13 +27,15 @@ NO_LENGTHS = "No length control: the files hold no answers (or no verdict) of th
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all models are scored with: the pool, the side files, whether length is controlled, the options."""
+    """What all models are scored with. `counts` (R, questions of the pool) are the resamples that they share; None for
+    a pool whose models answered different questions, so that each is resampled on its own and none are compared."""
 
     pool: PreferencePool
     side: SideFiles | None
     controlled: bool
     options: ScoreOptions
     keys: tuple[str, ...]
+    counts: FloatArray | None
 
 
 def score_preferences(
@@ -62,7 +64,8 @@ def score_preferences(
     warn_of_judges({g.judge for g in pool.groups})
     controlled = custom or (not first and side is not None)
     keys = tuple(question_key(q) for q in pool.questions)
-    setting = _Setting(pool, None if custom or first else side, controlled, options, keys)
+    counts = _shared_counts(pool, options) if controlled else None
+    setting = _Setting(pool, None if custom or first else side, controlled, options, keys, counts)
     table_rows = []
     with progress("length control", len(pool.groups)) as bar:
         for group in pool.groups:
@@ -84,7 +87,7 @@ def _preference_row(group: Preferences, setting: _Setting) -> TableRow:
     if found is not None:
         extra |= {"lc_win_rate": found.rate, "lc_low": found.low, "lc_high": found.high, "lc_c": found.c}
         score = Estimate(found.rate, found.low, found.high, raw.n, raw.n_failed)
-        draws = {"lc_win_rate": found.draws}
+        draws = {"lc_win_rate": found.draws} if setting.counts is not None else {}
         low, high = min(0.75 * raw.point, raw.point - 10), max(raw.point + (100 - raw.point) / 4, raw.point + 10)
         breakdown |= {
             "lc_standard_error": found.spread,
@@ -138,10 +141,20 @@ def _length_controlled(group: Preferences, setting: _Setting) -> LengthControlle
     difficulty = _difficulty(group, kept, setting.pool, side, options.align) if side else np.zeros(len(kept))
     gamed = side.gamed if side else lc.GamedRows()
     c = _choose_c(group.model, lc.build_problem(y, gap, difficulty, gamed), side, options)
-    counts = resample_counts(len(setting.pool.questions), options.resamples, options.seed)
-    if len(kept) < len(setting.pool.questions) or np.any(group.question[kept] != np.arange(len(kept))):
+    counts = setting.counts
+    if counts is None:
+        counts = resample_counts(len(kept), options.resamples, options.seed)
+    elif len(kept) < counts.shape[1] or np.any(group.question[kept] != np.arange(len(kept))):
         counts = counts[:, group.question[kept]]
     return length_controlled(y, gap, difficulty, gamed, counts, c=c, level=options.level)
+
+
+def _shared_counts(pool: PreferencePool, options: ScoreOptions) -> FloatArray | None:
+    """The resamples of all questions, unless most models answered only a small part of them."""
+    sizes = [len(group.question) for group in pool.groups]
+    if 2 * float(np.median(sizes)) < len(pool.questions):
+        return None
+    return resample_counts(len(pool.questions), options.resamples, options.seed)
 
 
 def _difficulty(group: Preferences, kept: IntArray, pool: PreferencePool, side: SideFiles, align: str) -> FloatArray:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from prefeval.types import FloatArray
 
-_KEPT_SIZE = 2_000_000  # numbers in one kept table of counts: 16 MB
+_KEPT_SIZE = 3_000_000  # numbers in one kept table of counts: 24 MB
 
 
 @dataclass(frozen=True)

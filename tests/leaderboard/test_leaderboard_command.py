@@ -145,6 +145,24 @@ def test_refitted_scores_are_compared_too(tmp_path: Path) -> None:
     assert not (tmp_path / "none" / "out" / "comparisons.json").exists()
 
 
+def test_models_of_different_questions_are_resampled_on_their_own(tmp_path: Path) -> None:
+    """Three models, no question in common: each interval is the one that the model has alone, and none is compared."""
+    files = []
+    for i in range(3):
+        rows = annotations(f"m{i}", 40, i)
+        for row in rows:
+            row["instruction"] += f" ({i})"
+        files.append(tmp_path / f"{i}.json")
+        files[-1].write_text(json.dumps(rows))
+    board = run(tmp_path, "alpaca_eval", files)
+    assert json.loads((tmp_path / "out" / "comparisons.json").read_text()) == []
+    assert not (tmp_path / "out" / "comparisons_refitted.json").exists()
+    for i, file in enumerate(files):
+        alone = run(tmp_path / "alone", "alpaca_eval", [file])[f"m{i}"]
+        for column in ("lc_win_rate", "lc_low", "lc_high"):
+            assert float(board[f"m{i}"][column]) == pytest.approx(float(alone[column]))
+
+
 def test_a_model_without_texts_is_said_to_be_uncontrolled(tmp_path: Path) -> None:
     rows = annotations("bare", 12, 3)
     for row in rows:

@@ -234,16 +234,8 @@ def test_alpaca_original_files_of_both_flavours(tmp_path: Path, capsys: pytest.C
     assert (first["avg_length"], second["avg_length"]) == (2155, 573)
     assert document["columns"] == [
         *("name", "score", "score_low", "score_high", "n", "n_failed", "avg_length", "judge", "template_hash"),
-        *(
-            "data_revision",
-            "win_rate",
-            "standard_error",
-            "discrete_win_rate",
-            "lc_win_rate",
-            "lc_low",
-            "lc_high",
-            "lc_c",
-        ),
+        *("data_revision", "win_rate", "standard_error", "discrete_win_rate", "lc_win_rate", "lc_low", "lc_high"),
+        "lc_c",
     ]
 
 
@@ -273,7 +265,7 @@ def test_scoring_needs_neither_torch_nor_the_network(tmp_path: Path) -> None:
     assert "claude-2.1" in done.stdout
 
 
-def test_alpaca_with_the_hubs_own_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_alpaca_with_the_hubs_own_file_names(tmp_path: Path) -> None:
     """df_gamed.csv alone holds difficulty too; without a list of instructions only complete files can be aligned."""
     side = tmp_path / "hub"
     side.mkdir()

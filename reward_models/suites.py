@@ -117,7 +117,8 @@ def suite_table(result: Mapping[str, Any]) -> str:
 def rewardbench_parts(hits: Mapping[str, FloatArray], *, seed: int = 0, resamples: int = 1000) -> list[Part]:
     """Subsets, sections and the overall score from 1 = right, 0 = wrong, NaN = no answer, by subset.
 
-    section = sum(accuracy * count) / sum(count) over its subsets, overall = mean of the four sections.
+    section = sum(accuracy * count) / sum(count) over the subsets that are there, overall = mean of the four sections,
+    only where no subset is missing.
     """
     measure = Measure(seed, resamples)
     known = {name for subsets in REWARDBENCH.values() for name in subsets}
@@ -128,7 +129,9 @@ def rewardbench_parts(hits: Mapping[str, FloatArray], *, seed: int = 0, resample
         combined(name, "section", [subsets[n] for n in counts], list(counts.values()))
         for name, counts in REWARDBENCH.items()
     ]
-    return [*(p for p in subsets.values() if p.n or p.n_dropped), *sections, mean_of("overall", sections)]
+    every = list(subsets.values())
+    overall = mean_of("overall", sections if all(p.n for p in every) else every)  # no score while a subset is missing
+    return [*(p for p in every if p.n or p.n_dropped), *sections, overall]
 
 
 def ties_row(correct: FloatArray, wrong: FloatArray) -> tuple[float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +12,20 @@ from prefeval.lora import LoraConfig
 
 HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
 _KINDS = ("bt", "regression", "gpm", "hybrid")
-LossKind = Literal["soft", "margin", "scaled", "robust", "hinge", "log_odds"]
+LossKind = Literal[
+    "soft",
+    "margin",
+    "scaled",
+    "robust",
+    "hinge",
+    "log_odds",
+    "rao_kupper",
+    "davidson",
+    "adaptive",
+    "plackett_luce",
+    "top_1",
+]
+RANKED: tuple[LossKind, ...] = ("plackett_luce", "top_1")  # of whole rankings instead of pairs
 
 
 @dataclass(frozen=True)
@@ -49,22 +63,32 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The loss on pairs; see `losses`. A regression head is trained on its ratings and ignores it.
+    """The loss on pairs or rankings; see `losses`. A regression head is trained on its ratings unless `joint` is set.
 
     `smoothing` is the label smoothing e, for `robust` the assumed rate of flipped labels; `centring` the coefficient of
-    (r_1 + r_2)^2 (0.01 is usual). Pairs without a margin count as margin 0 (`margin`) or 1 (`scaled`, `hinge`).
-    Raises ValueError for a value out of range.
+    (r_1 + r_2)^2 (0.01 is usual). Pairs without a margin count as margin 0 (`margin`) or 1 (`scaled`, `hinge`). `tie`
+    is theta of `rao_kupper` (> 1) or nu of `davidson` (> 0); 0 takes the value at which equal responses tie as often
+    as the training pairs do. `rho` in (0, log 2) is the one number of `adaptive`. `plackett_luce` and `top_1` take the
+    records whose labels are a complete ranking, with ties. `joint` > 0 adds that multiple of the soft pair loss on the
+    utility of a regression head to its squared errors. Raises ValueError for a value out of range.
     """
 
     kind: LossKind = "soft"
     smoothing: float = 0.0
     centring: float = 0.0
+    tie: float = 0.0
+    rho: float = 0.1
+    joint: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 0.5:
             raise ValueError(f"loss.smoothing must be in [0, 0.5), not {self.smoothing}")
-        if self.centring < 0:
-            raise ValueError(f"loss.centring must not be negative, not {self.centring}")
+        if self.centring < 0 or self.joint < 0:
+            raise ValueError("loss.centring and loss.joint must not be negative")
+        if self.tie and self.tie <= (1.0 if self.kind == "rao_kupper" else 0.0):
+            raise ValueError(f"loss.tie: theta of rao_kupper is above 1, nu of davidson above 0, not {self.tie}")
+        if not 0.0 < self.rho < math.log(2):
+            raise ValueError(f"loss.rho must be in (0, log 2), not {self.rho}")
 
 
 @dataclass(frozen=True)
@@ -101,5 +125,9 @@ class TrainConfig:
             raise ConfigError("max_length and max_group must be at least 2")
         if self.lora.rank and self.trainable != "full":
             raise ConfigError(f"trainable '{self.trainable}' and lora exclude one another")
+        if self.loss.kind in RANKED and self.head.kind not in ("bt", "regression"):
+            raise ConfigError(f"loss {self.loss.kind} ranks by one number a response; a {self.head.kind} head has more")
+        if self.loss.joint and self.head.kind != "regression":
+            raise ConfigError("loss.joint adds pairs to the ratings of a regression head; this head has none")
         if self.layers < 0:
             raise ConfigError(f"layers must not be negative, not {self.layers}")

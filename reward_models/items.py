@@ -6,30 +6,39 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prefeval.fit import LossOutput
 from prefeval.types import PairLabel, PreferenceRecord
 from reward_models import losses
-from reward_models.config import HeadConfig, LossConfig
+from reward_models.config import RANKED, HeadConfig, LossConfig
 from reward_models.encoding import PairEncoder
+from reward_models.evaluate import gold_matrix
 from reward_models.forward import Encoded
 from reward_models.heads import pair_logits, scalar_part
 
 
 @dataclass(frozen=True)
 class Item:
-    """K encoded responses to one prompt with labels among them: pairs, or ratings (K, n) with NaN for missing."""
+    """K encoded responses to one prompt with labels among them: pairs, ratings (K, n) with NaN for missing, or ranks.
+
+    `terms` is how many terms of the likelihood the ranks (0 = best) give.
+    """
 
     ids: tuple[Encoded, ...]
     pairs: tuple[PairLabel, ...] = ()
     ratings: tuple[tuple[float, ...], ...] = ()
+    ranks: tuple[int, ...] = ()
+    terms: int = 0
 
     @property
     def units(self) -> float:
-        """What the loss is averaged over: labelled pairs, or known ratings."""
-        return float(len(self.pairs) or sum(not math.isnan(v) for row in self.ratings for v in row))
+        """What the loss is averaged over: labelled pairs and known ratings, or the terms of a ranking."""
+        if self.ranks:
+            return float(self.terms)
+        return float(len(self.pairs) + sum(not math.isnan(v) for row in self.ratings for v in row))
 
     @property
     def cost(self) -> int:
@@ -38,9 +47,17 @@ class Item:
 
 
 def make_items(
-    records: Sequence[PreferenceRecord], encoder: PairEncoder, head: HeadConfig, max_group: int
+    records: Sequence[PreferenceRecord],
+    encoder: PairEncoder,
+    head: HeadConfig,
+    max_group: int,
+    loss: LossConfig | None = None,
 ) -> list[Item]:
-    """Items of at most `max_group` responses; a larger record is cut into several, its responses still encoded once."""
+    """Items of at most `max_group` responses; a larger record is cut into several, its responses still encoded once.
+
+    For a loss on rankings an item is a whole record; records whose labels are no complete ranking are left out.
+    """
+    loss = loss or LossConfig()
     items: list[Item] = []
     for record in records:
         known: dict[int, Encoded] = {}
@@ -50,30 +67,68 @@ def make_items(
                 known[index] = encoder(record.prompt, record.responses[index])
             return known[index]
 
-        items += (
-            _rated(record, head, max_group, encoded)
-            if head.kind == "regression"
-            else _paired(record, max_group, encoded)
-        )
+        if loss.kind in RANKED:
+            items += _ranked(record, loss, encoded)
+        elif head.kind != "regression" or (loss.joint and record.pairs):
+            items += _paired(record, max_group, encoded, _rows(record, head))
+        else:
+            items += _rated(record, head, max_group, encoded)
     return items
 
 
-def _rated(record: PreferenceRecord, head: HeadConfig, max_group: int, encoded: Callable[[int], Encoded]) -> list[Item]:
+def _rows(record: PreferenceRecord, head: HeadConfig) -> list[tuple[float, ...]]:
+    """The ratings of each response by the head's attributes, NaN where missing; empty rows for other heads."""
     missing = (math.nan,) * len(record.responses)
-    table = list(zip(*(record.ratings.get(name, missing) for name in head.attributes), strict=True))
+    columns = [record.ratings.get(name, missing) for name in head.attributes]
+    return list(zip(*columns, strict=True)) if columns else [()] * len(record.responses)
+
+
+def _ranked(record: PreferenceRecord, loss: LossConfig, encoded: Callable[[int], Encoded]) -> list[Item]:
+    ranks = ranks_of(record)
+    if ranks is None:
+        return []
+    last = max(ranks)
+    terms = sum(rank == 0 if loss.kind == "top_1" else rank < last for rank in ranks)
+    return [Item(tuple(encoded(i) for i in range(len(ranks))), ranks=ranks, terms=terms)]
+
+
+def ranks_of(record: PreferenceRecord) -> tuple[int, ...] | None:
+    """Each response's rank (0 = best, ties share one), or None unless the labels are a complete ranking.
+
+    Every pair must be labelled, won outright by the better rank or tied (p = 0.5) within a rank.
+    """
+    k = len(record.responses)
+    p = gold_matrix(record)
+    if k < 2 or not record.pairs or np.isnan(p).any():
+        return None
+    wins = p.sum(axis=1)
+    levels = sorted(set(wins.tolist()), reverse=True)
+    ranks = tuple(levels.index(w) for w in wins.tolist())
+    expected = [[0.5 if a == b else float(a < b) for b in ranks] for a in ranks]
+    return ranks if len(levels) > 1 and np.array_equal(p, expected) else None
+
+
+def _rated(record: PreferenceRecord, head: HeadConfig, max_group: int, encoded: Callable[[int], Encoded]) -> list[Item]:
+    table = _rows(record, head)
     rated = [i for i, row in enumerate(table) if not all(math.isnan(v) for v in row)]
     groups = [rated[start : start + max_group] for start in range(0, len(rated), max_group)]
     return [Item(tuple(encoded(i) for i in g), ratings=tuple(table[i] for i in g)) for g in groups]
 
 
-def _paired(record: PreferenceRecord, max_group: int, encoded: Callable[[int], Encoded]) -> list[Item]:
+def _paired(
+    record: PreferenceRecord,
+    max_group: int,
+    encoded: Callable[[int], Encoded],
+    rows: Sequence[tuple[float, ...]],
+) -> list[Item]:
     """Pairs in order, a new item whenever one more pair would need more than `max_group` (at least two) responses."""
     items: list[Item] = []
     place: dict[int, int] = {}
     pairs: list[PairLabel] = []
     for pair in (*record.pairs, None):
         if pairs and (pair is None or len({*place, pair.i, pair.j}) > max(max_group, 2)):
-            items.append(Item(tuple(encoded(i) for i in place), tuple(pairs)))
+            ratings = tuple(rows[i] for i in place) if any(rows) else ()
+            items.append(Item(tuple(encoded(i) for i in place), tuple(pairs), ratings))
             place, pairs = {}, []
         if pair is not None:
             i, j = (place.setdefault(n, len(place)) for n in (pair.i, pair.j))
@@ -83,13 +138,41 @@ def _paired(record: PreferenceRecord, max_group: int, encoded: Callable[[int], E
 
 def item_loss(outputs: Tensor, items: Sequence[Item], head: HeadConfig, config: LossConfig) -> LossOutput:
     """The summed loss of items whose responses' outputs are the rows of `outputs` (sum of K, width), in order."""
-    if head.kind == "regression":
-        target = outputs.new_tensor([row for item in items for row in item.ratings])
-        total, known = losses.attribute_mse(outputs, target)
-        return LossOutput(total, float(known.item()), {"mse": float(total.item())})
     starts = [0]
     for item in items:
         starts.append(starts[-1] + len(item.ids))
+    if config.kind in RANKED:
+        return _ranking_loss(outputs, items, starts, head, config)
+    rated = _rating_loss(outputs, items) if head.kind == "regression" else None
+    if rated is not None and not any(item.pairs for item in items):
+        return rated
+    paired = _pair_loss(outputs, items, starts, head, config)
+    if rated is None:
+        return paired
+    total = rated.loss_sum + config.joint * paired.loss_sum
+    return LossOutput(total, rated.weight + paired.weight, rated.metrics | paired.metrics)
+
+
+def _ranking_loss(
+    outputs: Tensor, items: Sequence[Item], starts: Sequence[int], head: HeadConfig, config: LossConfig
+) -> LossOutput:
+    rewards = scalar_part(outputs, head) / head.tau
+    total = rewards.new_zeros(())
+    for start, item in zip(starts, items, strict=False):
+        ranks = torch.tensor(item.ranks, device=rewards.device)
+        total = total + losses.ranked(rewards[start : start + len(ranks)], ranks, top_only=config.kind == "top_1")
+    return LossOutput(total, float(sum(item.terms for item in items)))
+
+
+def _rating_loss(outputs: Tensor, items: Sequence[Item]) -> LossOutput:
+    target = outputs.new_tensor([row for item in items for row in item.ratings])
+    total, known = losses.attribute_mse(outputs, target)
+    return LossOutput(total, float(known.item()), {"mse": float(total.item())})
+
+
+def _pair_loss(
+    outputs: Tensor, items: Sequence[Item], starts: Sequence[int], head: HeadConfig, config: LossConfig
+) -> LossOutput:
     labelled = [(start + p.i, start + p.j, p) for start, item in zip(starts, items, strict=False) for p in item.pairs]
     first, second = outputs[[a for a, _, _ in labelled]], outputs[[b for _, b, _ in labelled]]
     p = outputs.new_tensor([label.p for _, _, label in labelled])
@@ -107,7 +190,13 @@ def pair_loss(d: Tensor, p: Tensor, margin: Tensor, config: LossConfig) -> Tenso
     """The configured loss of each pair: (n,) log-odds, labels and margins -> (n,)."""
     if config.kind == "robust":
         return losses.robust_bce(d, p, config.smoothing)
+    if config.kind == "rao_kupper":
+        return losses.rao_kupper(d, p, config.tie)
+    if config.kind == "davidson":
+        return losses.davidson(d, p, config.tie)
     p = losses.smoothed(p, config.smoothing)
+    if config.kind == "adaptive":
+        return losses.adaptive_bce(d, p, config.rho)
     if config.kind == "margin":
         return losses.margin_bce(d, margin, p)
     if config.kind == "scaled":

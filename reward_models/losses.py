@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -75,3 +77,75 @@ def plackett_luce(rewards: Tensor) -> Tensor:
     """
     tails = torch.logcumsumexp(rewards.flip(-1), dim=-1).flip(-1)
     return (tails - rewards)[..., :-1].sum(-1)
+
+
+def ranked(rewards: Tensor, ranks: Tensor, *, top_only: bool = False) -> Tensor:
+    """Negative log-likelihood of a ranking with ties, rank 0 best: (K,), (K,) -> the sum of its terms, a scalar.
+
+    Each response k above the last rank is chosen from itself and all of strictly lower rank: the sum of
+    logsumexp_{j = k or rank_j > rank_k} r_j - r_k. Without ties it is `plackett_luce`; `top_only` keeps the terms of
+    rank 0 (the best against all others).
+    """
+    below = ranks[None, :] > ranks[:, None]
+    pool = below | torch.eye(len(ranks), dtype=torch.bool, device=ranks.device)
+    terms = torch.logsumexp(torch.where(pool, rewards[None, :], -torch.inf), dim=1) - rewards
+    counted = (ranks == 0) & below.any(dim=1) if top_only else below.any(dim=1)
+    return terms[counted].sum()
+
+
+def outcome_weights(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(win, tie, loss) weights of a label p = win + tie / 2: 1 is a win, 0 a loss, 0.5 a tie, linear in between."""
+    win, loss = torch.relu(2 * p - 1), torch.relu(1 - 2 * p)
+    return win, 1 - win - loss, loss
+
+
+def rao_kupper(d: Tensor, p: Tensor, theta: float) -> Tensor:
+    """Three-way negative log-likelihood with threshold theta > 1 (Rao and Kupper 1967): (n,).
+
+    P(i > j) = e^{r_i} / (e^{r_i} + theta e^{r_j}), P(tie) = (theta^2 - 1) P(i > j) P(j > i). Without ties and with
+    theta = 1 it is Bradley-Terry.
+    """
+    win, tie, loss = outcome_weights(p)
+    shift = math.log(theta)
+    log_win, log_loss = -softplus(shift - d), -softplus(shift + d)
+    log_tie = math.log(theta**2 - 1) + log_win + log_loss if theta > 1 else torch.zeros_like(d)
+    return -(win * log_win + tie * log_tie + loss * log_loss)
+
+
+def davidson(d: Tensor, p: Tensor, nu: float) -> Tensor:
+    """Three-way negative log-likelihood with tie weight nu > 0 (Davidson 1970): (n,).
+
+    P(i > j) : P(tie) : P(j > i) = e^{d/2} : nu : e^{-d/2}. Without ties and with nu = 0 it is Bradley-Terry.
+    """
+    win, tie, loss = outcome_weights(p)
+    log_nu = math.log(nu) if nu > 0 else -math.inf
+    three = torch.stack((d / 2, torch.full_like(d, log_nu), -d / 2))
+    log_tie = three[1] if nu > 0 else torch.zeros_like(d)
+    return torch.logsumexp(three, dim=0) - (win * three[0] + tie * log_tie + loss * three[2])
+
+
+def adaptive_scale(d: Tensor, rho: float, low: float, high: float) -> Tensor:
+    """The scale kappa of each pair under adaptive preference scaling (arXiv 2406.02764): (n,), no gradient.
+
+    kappa minimises -kappa logsigmoid(d / kappa) + (rho - log 2) kappa on [low, high], 0 < rho < log 2. Its derivative
+    is H(sigmoid(d / kappa)) - (log 2 - rho) with H the binary entropy, so kappa = |d| / z for the one z > 0 with
+    H(sigmoid(z)) = log 2 - rho: the optimum that the paper approaches by Newton steps.
+    """
+    return (d.detach().abs() / _entropy_point(math.log(2) - rho)).clamp(low, high)
+
+
+def adaptive_bce(d: Tensor, p: Tensor | float, rho: float, low: float = 0.1, high: float = 5.0) -> Tensor:
+    """kappa soft_bce(d / kappa, p) + (rho - log 2) kappa with `adaptive_scale`: (n,), may be negative."""
+    kappa = adaptive_scale(d, rho, low, high)
+    return kappa * soft_bce(d / kappa, p) + (rho - math.log(2)) * kappa
+
+
+def _entropy_point(entropy: float) -> float:
+    """z > 0 with H(sigmoid(z)) = entropy in (0, log 2), by bisection: H falls from log 2 to 0."""
+    low, high = 0.0, 60.0
+    for _ in range(80):
+        z = 0.5 * (low + high)
+        q = 1.0 / (1.0 + math.exp(z))  # H = -q log q - (1 - q) log(1 - q) with q the smaller probability
+        value = math.log1p(math.exp(-z)) + z * q
+        low, high = (z, high) if value > entropy else (low, z)
+    return 0.5 * (low + high)

@@ -16,8 +16,9 @@ from prefeval.log import logger
 from prefeval.runs import MetricRow, RunDir
 from prefeval.types import PreferenceRecord
 from reward_models.card import model_card
-from reward_models.config import TrainConfig
+from reward_models.config import RANKED, TrainConfig
 from reward_models.items import Item, item_loss, make_items
+from reward_models.ties import with_tie_parameter
 
 T = TypeVar("T")
 
@@ -81,8 +82,9 @@ def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     model = _new_model(config)
     with_lora = config.lora.rank > 0
     count = model.add_adapters(config.lora, config.seed) if with_lora else model.set_trainable(config.trainable)
-    items = make_items(training, model.encoder, config.head, config.max_group)
-    held_out = make_items(validation, model.encoder, config.head, config.max_group)
+    config = with_tie_parameter(config, training)
+    items = make_items(training, model.encoder, config.head, config.max_group, config.loss)
+    held_out = make_items(validation, model.encoder, config.head, config.max_group, config.loss)
     _describe(config, model, items, held_out, count)
     fitted, features = fit_model(model, items, held_out, config, run)
     if with_lora:
@@ -280,6 +282,7 @@ def _describe(
     config: TrainConfig, model: PreferenceModel, items: Sequence[Item], held_out: Sequence[Item], count: int
 ) -> None:
     wanted = f"ratings of {', '.join(config.head.attributes)}" if config.head.kind == "regression" else "labelled pairs"
+    wanted = "terms of complete rankings" if config.loss.kind in RANKED else wanted
     if not items:
         raise DataError(f"no {wanted} to train on", file=config.data)
     encoder = model.encoder

@@ -19,7 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("prefeval.pipeline:run", "RECIPE: several of the commands above as one resumable run"),
     "recipes": ("prefeval.pipeline:recipes", "list the built-in recipes"),
     "score": ("reward_models.cli:score", "P matrix per prompt from any oracle"),
-    "evaluate": ("reward_models.cli:evaluate", "accuracy, calibration and cycles of an oracle on preference data"),
+    "evaluate": (
+        "reward_models.evaluate_cli:evaluate",
+        "an oracle on preference data or a published suite",
+    ),
     "game": ("alignment.game_cli:game", "play an algorithm on an exact matrix game"),
     "answer": ("leaderboard.cli:answer", "a model's answers to a benchmark"),
     "judge": ("leaderboard.cli:judge", "verdicts on answers"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -52,6 +52,16 @@ class Consistency:
         answered = self.ties + self.decided
         return self.decided_first / answered if answered else math.nan
 
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Counts and shares; a share without anything behind it is None."""
+        shares = {
+            "consistent": self.consistent,
+            "first_shown": self.first_shown,
+            "first_of_decided": self.first_of_decided,
+        }
+        known = {name: None if math.isnan(value) else value for name, value in shares.items()}
+        return {**asdict(self), **known}
+
     @property
     def first_of_decided(self) -> float:
         """The same among the verdicts that were no tie: 0.5 without a position bias."""
@@ -76,14 +86,22 @@ class JudgeOracle(MatrixOracle):
         for prompt, group in zip(prompts, groups, strict=True):
             for a, b in _text_pairs(group):
                 pairs.setdefault((prompt, a, b), len(pairs))
-        asked = [Comparison(*key) for key in pairs]
-        tasks = [self._build(c) for item in asked for c in (item, item.swap())]
-        title = f"judging with {self.judge.id}"
-        verdicts = map_async(self.judge.rule, tasks, concurrency=self.concurrency, title=title)
-        both = [(verdicts[2 * i], verdicts[2 * i + 1]) for i in range(len(asked))]
-        self.consistency = _tally(self.consistency, both)
+        both = self._both([Comparison(*key) for key in pairs])
         p = [_average(one, other) for one, other in both]
         return [self._table(prompt, group, pairs, p) for prompt, group in zip(prompts, groups, strict=True)]
+
+    def ordered(self, items: Sequence[Comparison]) -> FloatArray:
+        """P(first beats second) with `first` shown first, then with it shown second: (n, 2), NaN where it failed."""
+        rows = [(one.p_first, _turned(other.p_first)) for one, other in self._both(items)]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 2)  # None becomes NaN
+
+    def _both(self, items: Sequence[Comparison]) -> list[tuple[Verdict, Verdict]]:
+        tasks = [self._build(c) for item in items for c in (item, item.swap())]
+        title = f"judging with {self.judge.id}"
+        verdicts = map_async(self.judge.rule, tasks, concurrency=self.concurrency, title=title)
+        both = [(verdicts[2 * i], verdicts[2 * i + 1]) for i in range(len(items))]
+        self.consistency = _tally(self.consistency, both)
+        return both
 
     def _table(
         self, prompt: Prompt, group: Group, pairs: dict[tuple[Prompt, str, str], int], p: list[float]
@@ -116,6 +134,10 @@ def _text_pairs(group: Group) -> list[tuple[str, str]]:
     """The unordered pairs of different texts, each in sorted order: one question whatever order a group has."""
     texts = sorted(set(group))
     return [(a, b) for i, a in enumerate(texts) for b in texts[i + 1 :]]
+
+
+def _turned(p: float | None) -> float | None:
+    return None if p is None else 1.0 - p
 
 
 def _average(one: Verdict, other: Verdict) -> float:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "align": ("alignment.cli:align", "RECIPE: align a policy against an oracle"),
     "bench": ("leaderboard.cli:bench", "RECIPE: answers, verdicts, scores, report"),
     "run": ("prefeval.pipeline:run", "RECIPE: several of the commands above as one resumable run"),
+    "train-pair": ("reward_models.pair_train:train_pair_command", "RECIPE: train a pair model (cross encoder or A/B)"),
     "recipes": ("prefeval.pipeline:recipes", "list the built-in recipes"),
     "score": ("reward_models.cli:score", "P matrix per prompt from any oracle"),
     "evaluate": (

@@ -180,9 +180,8 @@ def _rewardbench_results(
         return np.array([math.nan if np.isnan(t[0, 1]) else float(t[0, 1] > 0) for t in tables])
     column = np.array([rng("one order", seed, item.id).random() < 0.5 for item in items]).astype(int)
     p = both[np.arange(len(items)), column]
-    notes.append(
-        f"one random order an item; ties and failed answers are one half, as published ({int(np.isnan(p).sum())} failed)"
-    )
+    failed = int(np.isnan(p).sum())
+    notes.append(f"one random order an item; ties and failed answers are one half, as published ({failed} failed)")
     return np.where(np.isnan(p), 0.5, 0.5 * (1.0 + np.sign(p - 0.5)))
 
 

@@ -83,8 +83,9 @@ def ties(
 ) -> float:
     """RewardBench 2's Ties score from `ties_stats` by prompt number, of prompts with many and with one right answer.
 
-    0.30 acc(tied) + 0.30 acc(ref) + 0.20 mean[gap_tied > d] + 0.20 mean[min(gaps) > d] + 0.01 mean
-    tanh(min(gaps)/d - 1) with d = d_corr of the tied prompt; the last three over the numbers in both, NaN -> 0 in the tanh. Maximum 1.01.
+    0.30 acc(tied) + 0.30 acc(ref) + 0.20 mean[gap_tied > d] + 0.20 mean[min(gaps) > d]
+    + 0.01 mean tanh(min(gaps) / d - 1), with d = d_corr of the tied prompt; the last three over the numbers in both,
+    NaN -> 0 in the tanh. Maximum 1.01.
     """
 
     def mean(values: Mapping[str, float]) -> float:

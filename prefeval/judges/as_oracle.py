@@ -92,15 +92,14 @@ class JudgeOracle(MatrixOracle):
 
     def ordered(self, items: Sequence[Comparison]) -> FloatArray:
         """P(first beats second) with `first` shown first, then with it shown second: (n, 2), NaN where it failed."""
-        rows = [(one.p_first, _turned(other.p_first)) for one, other in self._both(items)]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), 2)  # None becomes NaN
+        return _ordered(self._both(items))
 
     def _both(self, items: Sequence[Comparison]) -> list[tuple[Verdict, Verdict]]:
         tasks = [self._build(c) for item in items for c in (item, item.swap())]
         title = f"judging with {self.judge.id}"
         verdicts = map_async(self.judge.rule, tasks, concurrency=self.concurrency, title=title)
         both = [(verdicts[2 * i], verdicts[2 * i + 1]) for i in range(len(items))]
-        self.consistency = _tally(self.consistency, both)
+        self.consistency = tally_orders(self.consistency, _ordered(both))
         return both
 
     def _table(
@@ -136,8 +135,10 @@ def _text_pairs(group: Group) -> list[tuple[str, str]]:
     return [(a, b) for i, a in enumerate(texts) for b in texts[i + 1 :]]
 
 
-def _turned(p: float | None) -> float | None:
-    return None if p is None else 1.0 - p
+def _ordered(both: Sequence[tuple[Verdict, Verdict]]) -> FloatArray:
+    one = np.array([a.p_first for a, _ in both], dtype=np.float64)  # None becomes NaN
+    other = np.array([b.p_first for _, b in both], dtype=np.float64)
+    return np.stack([one, 1.0 - other], axis=1)
 
 
 def _average(one: Verdict, other: Verdict) -> float:
@@ -146,12 +147,13 @@ def _average(one: Verdict, other: Verdict) -> float:
     return 0.5 * (one.p_first + 1.0 - other.p_first)
 
 
-def _tally(before: Consistency, both: Sequence[tuple[Verdict, Verdict]]) -> Consistency:
-    answered = [(a.p_first, b.p_first) for a, b in both if a.p_first is not None and b.p_first is not None]
-    sides = np.sign(np.array(answered, dtype=np.float64).reshape(-1, 2) - 0.5)  # +1: the reply shown first won
+def tally_orders(before: Consistency, ordered: FloatArray) -> Consistency:
+    """`before` with the pairs of `ordered` (n, 2) counted in: what `TwoOrders.ordered` gives, NaN where it failed."""
+    known = ordered[~np.isnan(ordered).any(axis=1)]
+    sides = np.sign(known - 0.5) * np.array([1.0, -1.0])  # +1: the reply shown first won
     return Consistency(
-        pairs=before.pairs + len(both),
-        failed=before.failed + len(both) - len(answered),
+        pairs=before.pairs + len(ordered),
+        failed=before.failed + len(ordered) - len(known),
         flipped=before.flipped + int(np.sum(sides[:, 0] != -sides[:, 1])),
         ties=before.ties + int(np.sum(sides == 0)),
         decided=before.decided + int(np.sum(sides != 0)),

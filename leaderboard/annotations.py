@@ -7,22 +7,22 @@ file, row and field. A verdict that its judge failed to give is NaN or None and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from leaderboard.annotation_fields import last_of_each, name_of, objects, short, text_field
 from prefeval.errors import DataError
-from prefeval.files import iterate_jsonl, read_json
 from prefeval.log import logger
 
-Row = TypeVar("Row")
 NAN = math.nan
 ARENA_LABELS = ("A>>B", "A>B", "A=B", "B=A", "B>A", "B>>A", "A<B", "A<<B", "B<A", "B<<A")
+_LABELS = {label: label for label in ARENA_LABELS}  # one object a label, however many rows
 MATCH_NAMES = ("model_1", "model_2", "tie", "error")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PreferenceRow:
     """AlpacaEval: `win` = share of the win that goes to the model in [0, 1], NaN when the judge failed.
 
@@ -43,11 +43,12 @@ class PreferenceRow:
     row: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GameRow:
     """Arena-Hard: the labels of game 1 (A = baseline) and game 2 (A = model); None when the judge failed.
 
     `separate` games (v0.1's old files) are scored one by one; in v2's, a question with a failed game is dropped.
+    `subcategory` is v2's second level (coding and math within hard_prompt), '' where the row does not tell.
     """
 
     uid: str
@@ -57,9 +58,10 @@ class GameRow:
     category: str
     labels: tuple[str | None, str | None]
     separate: bool
+    subcategory: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GradeRow:
     """MT-Bench single grading: `grade` is NaN when no rating could be read (stored as -1)."""
 
@@ -71,7 +73,7 @@ class GradeRow:
     category: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MatchRow:
     """MT-Bench pairs: winners of the two orders, each 'model_1', 'model_2', 'tie' or 'error'."""
 
@@ -85,36 +87,37 @@ class MatchRow:
 
 def read_preferences(files: Sequence[str | Path]) -> list[PreferenceRow]:
     """AlpacaEval `annotations.json` files, with either spelling of the optional keys. Raises DataError."""
-    rows: list[PreferenceRow] = []
-    for file in files:
-        positions: dict[tuple[str, str], int] = {}
-        for number, raw in _objects(file):
-            model, judge = _text(raw, "generator_2", file, number), str(raw.get("annotator") or "")
-            position = positions.get((model, judge), 0)
-            positions[model, judge] = position + 1
-            rows.append(
-                PreferenceRow(
-                    model=model,
-                    baseline=_text(raw, "generator_1", file, number),
-                    judge=judge,
-                    instruction=_text(raw, "instruction", file, number, empty=True),
-                    dataset=str(raw.get("dataset") or ""),
-                    win=_win(raw, file, number),
-                    position=position,
-                    length_model=_length(raw, "output_2", file, number),
-                    length_baseline=_length(raw, "output_1", file, number),
-                    file=str(file),
-                    row=number,
-                )
-            )
-    return _last(rows, lambda r: (r.model, r.judge, r.instruction), "instruction")
+    rows = [row for file in files for row in iterate_preferences(file)]
+    return last_of_each(rows, lambda r: (r.model, r.judge, r.instruction), "instruction")
+
+
+def iterate_preferences(file: str | Path) -> Iterator[PreferenceRow]:
+    """The rows of one AlpacaEval file as they stand, repeated ones included."""
+    positions: dict[tuple[str, str], int] = {}
+    for number, raw in objects(file):
+        model, judge = text_field(raw, "generator_2", file, number), name_of(raw.get("annotator"))
+        position = positions.get((model, judge), 0)
+        positions[model, judge] = position + 1
+        yield PreferenceRow(
+            model=model,
+            baseline=text_field(raw, "generator_1", file, number),
+            judge=judge,
+            instruction=text_field(raw, "instruction", file, number, empty=True),
+            dataset=str(raw.get("dataset") or ""),
+            win=_win(raw, file, number),
+            position=position,
+            length_model=_length(raw, "output_2", file, number),
+            length_baseline=_length(raw, "output_1", file, number),
+            file=str(file),
+            row=number,
+        )
 
 
 def read_games(files: Sequence[str | Path], *, baseline: str = "") -> list[GameRow]:
     """Arena-Hard judgments of either version. `baseline` names it for files that do not tell. Raises DataError."""
     rows: list[GameRow] = []
     for file in files:
-        for number, raw in _objects(file):
+        for number, raw in objects(file):
             old = "uid" not in raw and "question_id" in raw
             games = raw.get("games")
             if not isinstance(games, list) or not 1 <= len(games) <= 2:
@@ -125,16 +128,17 @@ def read_games(files: Sequence[str | Path], *, baseline: str = "") -> list[GameR
                 read.append(read[0] if old else None)
             rows.append(
                 GameRow(
-                    uid=_text(raw, "question_id" if old else "uid", file, number),
-                    model=_text(raw, "model", file, number),
-                    baseline=str(raw.get("baseline") or baseline),
-                    judge=_judge(raw.get("judge")),
-                    category=str(raw.get("category") or ""),
+                    uid=text_field(raw, "question_id" if old else "uid", file, number),
+                    model=text_field(raw, "model", file, number),
+                    baseline=name_of(raw.get("baseline") or baseline),
+                    judge=name_of(raw.get("judge")),
+                    category=name_of(raw.get("category")),
                     labels=(read[0], read[1]),
                     separate=old,
+                    subcategory=name_of(raw.get("subcategory")),
                 )
             )
-    return _last(rows, lambda r: (r.model, r.judge, r.baseline, r.uid), "uid")
+    return last_of_each(rows, lambda r: (r.model, r.judge, r.baseline, r.uid), "uid")
 
 
 def read_grades(files: Sequence[str | Path]) -> tuple[list[GradeRow], list[MatchRow]]:
@@ -142,20 +146,20 @@ def read_grades(files: Sequence[str | Path]) -> tuple[list[GradeRow], list[Match
     grades: list[GradeRow] = []
     matches: list[MatchRow] = []
     for file in files:
-        for number, raw in _objects(file):
+        for number, raw in objects(file):
             if "g1_winner" in raw:
                 matches.append(_match(raw, file, number))
             else:
                 grades.append(_grade(raw, file, number))
     return (
-        _last(grades, lambda r: (r.model, r.judge, r.question_id, r.turn), "question and turn"),
-        _last(matches, lambda r: (r.model_1, r.model_2, r.judge, r.question_id, r.turn), "question and turn"),
+        last_of_each(grades, lambda r: (r.model, r.judge, r.question_id, r.turn), "question and turn"),
+        last_of_each(matches, lambda r: (r.model_1, r.model_2, r.judge, r.question_id, r.turn), "question and turn"),
     )
 
 
 def is_answer_file(file: str | Path) -> bool:
     """Whether a file holds model answers (`messages` or `choices`) rather than verdicts; looks at the first row."""
-    for _, raw in _objects(file):
+    for _, raw in objects(file):
         return "games" not in raw and ("messages" in raw or "choices" in raw)
     return False
 
@@ -167,27 +171,6 @@ def category_of(question_id: str) -> str:
     return names[(number - 81) // 10] if 81 <= number <= 160 else ""
 
 
-def _objects(file: str | Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(row from 1, object) of a .json list or a .jsonl file; a cut last line of a crashed run is left out."""
-    name = str(file).removesuffix(".gz")
-    rows: Iterator[tuple[int, Any]]
-    if name.endswith(".json"):
-        data = read_json(file)
-        if not isinstance(data, list):
-            raise DataError(f"must hold a list of objects, not a {type(data).__name__}", file=file)
-        rows = iter(enumerate(data, 1))
-    else:
-        rows = iterate_jsonl(file, tolerate_cut_tail=True)
-    empty = True
-    for number, row in rows:
-        if not isinstance(row, dict):
-            raise DataError(f"must be an object, not {_short(row)}", file=file, row=number)
-        empty = False
-        yield number, row
-    if empty:
-        raise DataError("holds no rows", file=file)
-
-
 def _win(raw: Mapping[str, Any], file: object, row: int) -> float:
     """preference - 1, after 0 -> 1.5 (an old draw); null and -1 are failures."""
     if "preference" not in raw:
@@ -196,7 +179,7 @@ def _win(raw: Mapping[str, Any], file: object, row: int) -> float:
     if value is None:
         return NAN
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"must be a number or null, not {_short(value)}", file=file, row=row, field="preference")
+        raise DataError(f"must be a number or null, not {short(value)}", file=file, row=row, field="preference")
     if math.isnan(value) or value == -1:
         return NAN
     if value == 0:
@@ -211,14 +194,13 @@ def _game(game: Any, file: object, row: int) -> str | None:
     if game is None:
         return None
     if not isinstance(game, dict):
-        raise DataError(f"must hold objects or null, not {_short(game)}", file=file, row=row, field="games")
+        raise DataError(f"must hold objects or null, not {short(game)}", file=file, row=row, field="games")
     label = game.get("score")
     if label is None:
         return None
     if not isinstance(label, str):
-        raise DataError(f"must be a label such as 'A>B', not {_short(label)}", file=file, row=row, field="games.score")
-    clean = label.strip().upper()
-    return clean if clean in ARENA_LABELS else None
+        raise DataError(f"must be a label such as 'A>B', not {short(label)}", file=file, row=row, field="games.score")
+    return _LABELS.get(label.strip().upper())
 
 
 def _grade(raw: Mapping[str, Any], file: object, row: int) -> GradeRow:
@@ -226,27 +208,26 @@ def _grade(raw: Mapping[str, Any], file: object, row: int) -> GradeRow:
     if "score" not in raw:
         raise DataError("is missing (neither a single nor a pair judgment)", file=file, row=row, field="score")
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-        raise DataError(f"must be a number, not {_short(value)}", file=file, row=row, field="score")
+        raise DataError(f"must be a number, not {short(value)}", file=file, row=row, field="score")
     grade = NAN if value is None or value == -1 else float(value)
-    question = _text(raw, "question_id", file, row)
+    question = text_field(raw, "question_id", file, row)
     category = str(raw.get("category") or category_of(question))
-    return GradeRow(
-        question, _text(raw, "model", file, row), _judge(raw.get("judge")), _turn(raw, file, row), grade, category
-    )
+    model, judge = text_field(raw, "model", file, row), name_of(raw.get("judge"))
+    return GradeRow(question, model, judge, _turn(raw, file, row), grade, category)
 
 
 def _match(raw: Mapping[str, Any], file: object, row: int) -> MatchRow:
     winners = []
     for key in ("g1_winner", "g2_winner"):
-        winner = _text(raw, key, file, row)
+        winner = text_field(raw, key, file, row)
         if winner not in MATCH_NAMES:
             raise DataError(f"must be one of {', '.join(MATCH_NAMES)}, not '{winner}'", file=file, row=row, field=key)
         winners.append(winner)
-    names = _text(raw, "model_1", file, row), _text(raw, "model_2", file, row)
+    names = text_field(raw, "model_1", file, row), text_field(raw, "model_2", file, row)
     return MatchRow(
-        _text(raw, "question_id", file, row),
+        text_field(raw, "question_id", file, row),
         *names,
-        _judge(raw.get("judge")),
+        name_of(raw.get("judge")),
         _turn(raw, file, row),
         (winners[0], winners[1]),
     )
@@ -255,24 +236,8 @@ def _match(raw: Mapping[str, Any], file: object, row: int) -> MatchRow:
 def _turn(raw: Mapping[str, Any], file: object, row: int) -> int:
     turn = raw.get("turn", 1)
     if turn not in (1, 2):
-        raise DataError(f"must be 1 or 2, not {_short(turn)}", file=file, row=row, field="turn")
+        raise DataError(f"must be 1 or 2, not {short(turn)}", file=file, row=row, field="turn")
     return int(turn)
-
-
-def _judge(value: Any) -> str:
-    """The judge's model name; FastChat writes [model, prompt name] and the prompt name is not part of it."""
-    if isinstance(value, list):
-        return str(value[0]) if value else ""
-    return str(value or "")
-
-
-def _text(raw: Mapping[str, Any], key: str, file: object, row: int, *, empty: bool = False) -> str:
-    if key not in raw or raw[key] is None:
-        raise DataError("is missing", file=file, row=row, field=key)
-    value = raw[key]
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or (value == "" and not empty):
-        raise DataError(f"must be a non-empty text, not {_short(value)}", file=file, row=row, field=key)
-    return str(value)
 
 
 def _length(raw: Mapping[str, Any], key: str, file: object, row: int) -> float:
@@ -280,18 +245,5 @@ def _length(raw: Mapping[str, Any], key: str, file: object, row: int) -> float:
     if value is None:
         return NAN
     if not isinstance(value, str):
-        raise DataError(f"must be a text, not {_short(value)}", file=file, row=row, field=key)
+        raise DataError(f"must be a text, not {short(value)}", file=file, row=row, field=key)
     return float(len(value))
-
-
-def _last(rows: Sequence[Row], key: Callable[[Row], object], what: str) -> list[Row]:
-    """One row a key: the last one written, at the place of the first."""
-    latest = {key(row): row for row in rows}
-    if len(latest) < len(rows):
-        logger.warning("%d rows repeat a model and %s; the last of each is used", len(rows) - len(latest), what)
-    return list(latest.values())
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

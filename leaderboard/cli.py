@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leaderboard.compare import write_comparisons
 from leaderboard.from_files import expand, score_files
-from leaderboard.scoring import ALIGNMENTS, ScoreOptions
+from leaderboard.scoring import ALIGNMENTS, FAILURES, ScoreOptions
 from leaderboard.table import Table, as_dict, to_markdown, write_table
 from prefeval.errors import ConfigError, RunError
 from prefeval.files import dumps
@@ -30,21 +31,25 @@ def leaderboard(argv: list[str]) -> int:
     parser.add_argument("--lc-c", default="published", metavar="C", help="length control: published, cv or a number")
     parser.add_argument("--align", default="instruction", choices=ALIGNMENTS, help="how difficulty is looked up")
     parser.add_argument("--baseline", default="", metavar="NAME", help="the baseline's name (default: from the files)")
+    parser.add_argument("--failures", default="dropped", choices=FAILURES, help="MT-Bench ratings without a number")
+    parser.add_argument("--compare", type=_count, default=50, metavar="N", help="paired differences among the best N")
     parser.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="bootstrap resamples")
+    parser.add_argument("--level", type=float, default=0.95, help="of the intervals; Arena-Hard v2.0 prints 0.9")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     args = parser.parse_args(argv)
     options = ScoreOptions(
         lc_c=args.lc_c,
         align=args.align,
+        failures=args.failures,
         baseline=args.baseline,
         resamples=args.resamples,
-        lc_resamples=max(1, args.resamples * 3 // 10),
-        style_resamples=max(1, args.resamples // 10),
+        level=args.level,
         seed=args.seed,
     )
     table = score_files(args.benchmark, args.annotations, args.data, options)
     written = write_table(table, args.out)
+    written += write_comparisons(table, args.out, args.compare, options)
     _show(table, json=args.json)
     logger.info("wrote %s", ", ".join(str(p) for p in written))
     return 0
@@ -188,6 +193,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
     return value
 
 

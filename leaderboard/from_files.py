@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from leaderboard.alpaca_scoring import score_preferences
-from leaderboard.annotations import is_answer_file, read_games, read_grades, read_preferences
+from leaderboard.annotations import GameRow, is_answer_file, read_games, read_grades
 from leaderboard.answers import Answers, read_answers
 from leaderboard.arena_scoring import score_games, style_table
 from leaderboard.mt_scoring import score_grades
+from leaderboard.preferences import read_pool
 from leaderboard.scoring import ScoreOptions
 from leaderboard.side_files import SideFiles, read_side_files
+from leaderboard.style_control import Style
 from leaderboard.table import Table
 from prefeval.errors import ConfigError, DataError, nearest
+from prefeval.files import iterate_jsonl
 from prefeval.log import logger
 
 PROTOCOLS = ("alpaca_eval", "arena_hard", "mt_bench")
@@ -56,16 +60,24 @@ def score_files(
         official = benchmark.lower().replace("-", "_").startswith("alpaca_eval")
         side = _side_files(data) if official else None
         name = "alpaca_eval" if official else benchmark
-        return score_preferences(read_preferences(paths), side, options, benchmark=name)
+        return score_preferences(read_pool(paths), side, options, benchmark=name)
     answer_files = [p for p in paths if is_answer_file(p)]
-    verdict_files = [p for p in paths if p not in answer_files]
+    verdict_files = [p for p in paths if p not in set(answer_files)]
     if not verdict_files:
         raise DataError("model answers only; give the verdict files too", file=paths[0])
-    given = [*answers, *(a for p in answer_files for a in read_answers(p))]
     if protocol == "arena_hard":
-        return score_games(read_games(verdict_files), style_table(given), options, benchmark=benchmark)
+        games = _with_subcategories(read_games(verdict_files), data)
+        style: dict[tuple[str, str], Style] = {}
+        for one in chain(answers, _answers_in(answer_files)):
+            style |= style_table([one])
+        return score_games(games, style, options, benchmark=benchmark)
+    lengths = {a.model: _turn_length(a) for a in answers} | {
+        a.model: _turn_length(a) for a in _answers_in(answer_files)
+    }
     grades, matches = read_grades(verdict_files)
-    return _with_lengths(score_grades(grades, matches, options, benchmark=benchmark), given)
+    table = score_grades(grades, matches, options, benchmark=benchmark)
+    rows = tuple(replace(r, avg_length=lengths[r.name]) if r.name in lengths else r for r in table.rows)
+    return replace(table, rows=rows)
 
 
 def expand(files: Sequence[str | Path]) -> list[Path]:
@@ -101,11 +113,30 @@ def _side_files(data: str | Path | None) -> SideFiles | None:
     return None
 
 
-def _with_lengths(table: Table, answers: Sequence[Answers]) -> Table:
-    """avg_length = mean characters of a turn, where the answers are given."""
-    lengths = {}
-    for one in answers:
-        sizes = [len(turn) for answer in one.items.values() for turn in answer.turns]
-        lengths[one.model] = sum(sizes) / len(sizes)
-    rows = tuple(replace(r, avg_length=lengths[r.name]) if r.name in lengths else r for r in table.rows)
-    return replace(table, rows=rows)
+def _answers_in(files: Sequence[Path]) -> Iterator[Answers]:
+    """One file after the other, so that the texts of one file are in memory at a time."""
+    for file in files:
+        yield from read_answers(file)
+
+
+def _turn_length(answers: Answers) -> float:
+    """Mean characters of a turn."""
+    sizes = [len(turn) for answer in answers.items.values() for turn in answer.turns]
+    return sum(sizes) / len(sizes)
+
+
+def _with_subcategories(games: list[GameRow], data: str | Path | None) -> list[GameRow]:
+    """Arena-Hard v2.0's subcategories (coding, math) from its question file under the data folder, where it lies."""
+    root = data or os.environ.get("PREFEVAL_DATA")
+    if not root or all(g.subcategory or g.separate for g in games):
+        return games
+    places = [Path(root) / part for part in ("", "arena_hard/v2.0", "benchmarks/arena_hard/v2.0")]
+    found = [p / name for p in places for name in ("question.jsonl", "question.jsonl.gz") if (p / name).is_file()]
+    if not found:
+        return games
+    known = {str(q["uid"]): str(q.get("subcategory") or "") for _, q in iterate_jsonl(found[0]) if "uid" in q}
+    return [g if g.subcategory else replace(g, subcategory=_finer(known.get(g.uid, ""), g)) for g in games]
+
+
+def _finer(subcategory: str, game: GameRow) -> str:
+    return "" if subcategory == game.category else subcategory

@@ -1,10 +1,13 @@
-"""MT-Bench scores: means of single ratings, and pair win rates (reference/benchmarks.md 3.2 and 3.3)."""
+"""MT-Bench scores: means of single ratings, and pair win rates (reference/benchmarks.md 3.2 and 3.3).
+
+A rating that could not be read is dropped and counted; the table published in June 2023 counted it as -1.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,11 +18,11 @@ from prefeval.stats import Estimate, bootstrap_mean
 
 @dataclass(frozen=True)
 class GradeSummary:
-    """Means of the ratings of one model. Failures are dropped, except in `failures_minus_one` (the published rule)."""
+    """Means of the ratings of one model. Failures are dropped, except in `minus_one` (the published rule)."""
 
     average: Estimate
     turns: tuple[float, float]
-    failures_minus_one: float
+    minus_one: Estimate
     categories: Mapping[str, float]
     questions: Mapping[str, float]
 
@@ -29,25 +32,32 @@ def summarise_grades(
 ) -> GradeSummary:
     """Mean over all turns of all questions; the interval resamples questions; n counts the ratings that were scored."""
     grades = np.array([row.grade for row in rows], dtype=np.float64)
-    average = bootstrap_mean(grades, [r.question_id for r in rows], resamples=resamples, level=level, seed=seed)
+    questions = [r.question_id for r in rows]
+    average = bootstrap_mean(grades, questions, resamples=resamples, level=level, seed=seed)
+    counted = np.where(np.isnan(grades), -1.0, grades)
+    published = bootstrap_mean(counted, questions, resamples=resamples, level=level, seed=seed)
     names = [*MT_CATEGORIES, *(c for c in dict.fromkeys(r.category for r in rows) if c and c not in MT_CATEGORIES)]
     return GradeSummary(
         average=average,
         turns=(_mean([r for r in rows if r.turn == 1]), _mean([r for r in rows if r.turn == 2])),
-        failures_minus_one=float(np.where(np.isnan(grades), -1.0, grades).mean()) if len(grades) else math.nan,
+        minus_one=replace(published, n_failed=average.n_failed),
         categories={name: _mean([r for r in rows if r.category == name]) for name in names},
-        questions=_by_question(rows),
+        questions=_mean_by([(r.question_id, r.grade) for r in rows]),
     )
 
 
 @dataclass(frozen=True)
 class PairSummary:
-    """Wins, losses and ties of one model; a win needs both orders, rows with an error are dropped."""
+    """Wins, losses and ties of one model; a win needs both orders, rows with an error are dropped.
+
+    `adjusted` is (win + tie / 2) / total with an interval over questions; `questions` the mean result of each.
+    """
 
     win: int
     loss: int
     tie: int
-    adjusted: Estimate  # (win + tie / 2) / total, interval over questions
+    adjusted: Estimate
+    questions: Mapping[str, float]
 
 
 def summarise_matches(
@@ -64,8 +74,29 @@ def summarise_matches(
         values = np.array([p for _, p in games])
         adjusted = bootstrap_mean(values, [q for q, _ in games], resamples=resamples, level=level, seed=seed)
         win, loss, tie = (int((values == v).sum()) for v in (1.0, 0.0, 0.5))
-        found[key] = PairSummary(win, loss, tie, adjusted)
+        found[key] = PairSummary(win, loss, tie, adjusted, _mean_by(games))
     return found
+
+
+@dataclass(frozen=True)
+class SwapSummary:
+    """How a judge's two orders agree: `agreement` over pairs with both verdicts (interval over questions); of the
+    disagreements, those that favour the answer shown `first` both times, `second` both times, and `other` (a tie)."""
+
+    agreement: Estimate
+    first: int
+    second: int
+    other: int
+
+
+def summarise_swaps(
+    rows: Sequence[MatchRow], *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+) -> SwapSummary:
+    """Swap consistency of one judge: game 1 shows model_1 first, game 2 model_2. Rows with an error are dropped."""
+    same = [math.nan if "error" in r.winners else float(r.winners[0] == r.winners[1]) for r in rows]
+    agreement = bootstrap_mean(same, [r.question_id for r in rows], resamples=resamples, level=level, seed=seed)
+    first, second = (sum(r.winners == w for r in rows) for w in (("model_1", "model_2"), ("model_2", "model_1")))
+    return SwapSummary(agreement, first, second, same.count(0.0) - first - second)
 
 
 def match_outcome(row: MatchRow) -> float:
@@ -79,12 +110,17 @@ def match_outcome(row: MatchRow) -> float:
 
 def _mean(rows: Sequence[GradeRow]) -> float:
     """Mean of the ratings that are there, NaN if there is none."""
-    values = [row.grade for row in rows if not math.isnan(row.grade)]
-    return sum(values) / len(values) if values else math.nan
+    return _mean_of([row.grade for row in rows])
 
 
-def _by_question(rows: Sequence[GradeRow]) -> dict[str, float]:
-    groups: dict[str, list[GradeRow]] = {}
-    for row in rows:
-        groups.setdefault(row.question_id, []).append(row)
-    return {question: _mean(group) for question, group in groups.items()}
+def _mean_of(values: Sequence[float]) -> float:
+    there = [v for v in values if not math.isnan(v)]
+    return sum(there) / len(there) if there else math.nan
+
+
+def _mean_by(results: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Mean result of each question."""
+    found: dict[str, list[float]] = {}
+    for question, result in results:
+        found.setdefault(question, []).append(result)
+    return {question: _mean_of(values) for question, values in found.items()}

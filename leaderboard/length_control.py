@@ -8,8 +8,8 @@ fitted by   min_w ||w||_1 + C [ sum_i CE(y_i, p_i) + (lambda / 2) sum_j CE(y_j, 
 
 where j runs over the gamed rows (the baseline told to be verbose and to be concise, judged against the plain baseline;
 they have no w3 term) and tie w1 to the baseline's own taste for length. The length-controlled win rate sets the length
-term to zero: 100 mean_i sig(w2 difficulty_i + w3). Its interval refits the model on resampled instructions; the spread
-of the predictions across instructions, which upstream prints as `lc_standard_error`, is not an uncertainty.
+term to zero: 100 mean_i sig(w2 difficulty_i + w3). Its interval refits the model on resampled instructions
+(`lc_bootstrap`); the spread of the predictions across instructions, upstream's `lc_standard_error`, is no uncertainty.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from prefeval.stats import percentile_interval, resample_counts
 from prefeval.types import FloatArray
 
 C_GRID: tuple[float, ...] = tuple(float(c) for c in np.logspace(-4, 4, 10))
@@ -38,19 +38,6 @@ class GamedRows:
 
     def __len__(self) -> int:
         return len(self.label)
-
-
-@dataclass(frozen=True)
-class LengthControlled:
-    """`rate`, `low`, `high` and `spread` (upstream's lc_standard_error) in percent; `weights` = (w1, w2, w3)."""
-
-    rate: float
-    low: float
-    high: float
-    spread: float
-    weights: FloatArray
-    c: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -104,19 +91,36 @@ def fit(problem: Problem, c: float, start: FloatArray | None = None, *, toleranc
 
 
 def choose_c(problem: Problem, *, folds: int = 5, grid: Sequence[float] = C_GRID) -> float:
-    """The C with the smallest held-out weighted log loss; folds are dealt by row from the last one (as GroupKFold)."""
+    """The C with the smallest held-out weighted log loss, as upstream picks it; folds are dealt by row from the last
+    one (as GroupKFold).
+
+    Neighbouring C often tie to the fifth digit, and which one wins hangs on how far liblinear gets before its tolerance
+    stops it. So this, and only this, is left to scikit-learn with upstream's settings, in its order of random numbers.
+    """
+    from sklearn.linear_model import LogisticRegression
+
     fold = np.arange(len(problem.y))[::-1] % folds
     losses = np.zeros((folds, len(grid)))
     for f in range(folds):
         train, test = fold != f, fold == f
-        part = Problem(problem.x[train], problem.y[train], problem.s[train])
-        w: FloatArray | None = None
+        x, y, s = (np.concatenate([v[train], v[train]]) for v in (problem.x, problem.y, problem.s))
+        label = np.repeat([1, 0], int(train.sum()))
+        weight = np.where(label == 1, y, 1 - y) * s
+        state = np.random.RandomState(123)
         for i, c in enumerate(grid):
-            w = fit(part, c, w)
-            z = problem.x[test] @ w
+            model = LogisticRegression(C=c, solver="liblinear", fit_intercept=False, random_state=state, **_l1())
+            z = problem.x[test] @ model.fit(x, label, sample_weight=weight).coef_[0]
             loss = np.logaddexp(0.0, z) - problem.y[test] * z
             losses[f, i] = float(np.mean(problem.s[test] * loss))
     return float(grid[int(np.argmin(losses.mean(axis=0)))])
+
+
+def _l1() -> dict[str, Any]:
+    """How this version of scikit-learn is told the L1 penalty."""
+    import sklearn
+
+    version = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
+    return {"l1_ratio": 1.0} if version >= (1, 8) else {"penalty": "l1"}
 
 
 def nearest_c(problem: Problem, weights: FloatArray, *, grid: Sequence[float] = C_GRID) -> float:
@@ -134,37 +138,14 @@ def rate_from_weights(weights: FloatArray, difficulty: FloatArray) -> float:
     return float(100 * _sigmoid(weights[1] * difficulty + weights[2]).mean())
 
 
-def length_controlled(
-    y: FloatArray,
-    length_gap: FloatArray,
-    difficulty: FloatArray | None,
-    gamed: GamedRows,
-    *,
-    c: float,
-    resamples: int = 300,
-    level: float = 0.95,
-    seed: int = 0,
-) -> LengthControlled:
-    """The LC win rate in percent with a bootstrap interval over instructions (model refitted in every resample).
+def violation(problem: Problem, w: FloatArray, c: float) -> float:
+    """How far `w` (3,) is from the optimum: the largest component of the smallest subgradient of the objective.
 
-    `y` (n,) = share of the win in [0, 1]; `length_gap` (n,) = baseline minus model, characters; `difficulty` (n,) or
-    None for the formula without it. A resample recomputes std(delta); the gamed rows and C stay fixed.
+    0 at the optimum, in units of the L1 penalty's own slope (1).
     """
-    hard = np.zeros(len(y)) if difficulty is None else difficulty
-    if not len(y):
-        return LengthControlled(math.nan, math.nan, math.nan, math.nan, np.full(3, math.nan), c, 0)
-    if np.all(y == 0.5):  # the baseline against itself
-        return LengthControlled(50.0, 50.0, 50.0, 0.0, np.zeros(3), math.nan, len(y))
-    weights = fit(build_problem(y, length_gap, hard, gamed), c)
-    predictions = _sigmoid(weights[1] * hard + weights[2])
-    spread = float(100 * predictions.std(ddof=1) / math.sqrt(len(y))) if len(y) > 1 else math.nan
-    draws = np.empty(resamples)
-    for r, counts in enumerate(resample_counts(len(y), resamples, seed)):
-        rows = np.repeat(np.arange(len(y)), counts.astype(np.int64))
-        w = fit(build_problem(y[rows], length_gap[rows], hard[rows], gamed), c, weights, tolerance=1e-5)
-        draws[r] = rate_from_weights(w, hard[rows])
-    low, high = percentile_interval(draws, level)
-    return LengthControlled(float(100 * predictions.mean()), low, high, spread, weights, c, len(y))
+    gradient = c * (problem.x.T @ (problem.s * (_sigmoid(problem.x @ w) - problem.y)))
+    at_zero = np.maximum(np.abs(gradient) - 1.0, 0.0)
+    return float(np.where(w != 0, np.abs(gradient + np.sign(w)), at_zero).max())
 
 
 def _lasso_newton_step(w: FloatArray, gradient: FloatArray, hessian: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Arena-Hard scores: the weighted mean outcome, style control, Bradley-Terry (reference/benchmarks.md 2.3-2.5).
+"""Arena-Hard scores: the weighted mean outcome, Bradley-Terry with covariates (reference/benchmarks.md 2.3-2.5).
 
 Every battle of Arena-Hard involves the baseline, so its Bradley-Terry score is identically the weighted mean outcome
 `100 sum(w s) / sum(w)` with s in {0, 0.5, 1} and w = 3 for a strong verdict. Intervals resample questions: the games of
@@ -15,17 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from leaderboard.annotations import GameRow
-from prefeval.stats import Estimate, bootstrap_mean, percentile_interval, resample_counts
+from prefeval.stats import Estimate, bootstrap_mean
 from prefeval.types import FloatArray
 
 IntArray = NDArray[np.int64]
 STRONG_WEIGHT = 3.0
-STYLE_FEATURES = ("token_len", "header", "list", "bold")
-CONTROLS: Mapping[str, tuple[int, ...]] = {
-    "length_controlled": (0,),
-    "markdown_controlled": (1, 2, 3),
-    "style_controlled": (0, 1, 2, 3),
-}
 _LABELS: Mapping[str, tuple[float, float]] = {  # label -> (outcome for A, weight)
     "A>>B": (1.0, STRONG_WEIGHT),
     "B<<A": (1.0, STRONG_WEIGHT),
@@ -38,7 +32,6 @@ _LABELS: Mapping[str, tuple[float, float]] = {  # label -> (outcome for A, weigh
     "B>>A": (0.0, STRONG_WEIGHT),
     "A<<B": (0.0, STRONG_WEIGHT),
 }
-Style = Sequence[float]  # token_len, header, list, bold
 
 
 @dataclass(frozen=True)
@@ -108,52 +101,6 @@ def battles(rows: Sequence[GameRow]) -> Battles:
     )
 
 
-def style_features(
-    rows: Sequence[GameRow], style: Mapping[tuple[str, str], Style], *, centre: bool = True
-) -> FloatArray:
-    """Standardised style gaps of every game of `battles(rows)`: (n, 4), in the order of STYLE_FEATURES.
-
-    d_k = (f_k(A) - f_k(B)) / (f_k(A) + f_k(B) + 1) with A = baseline and B = model, divided by its deviation (ddof 0)
-    over all battles with their weights. v0.1 also subtracts the pool's mean, which makes a score depend on who else is
-    in the pool; `centre=False` leaves zero style gap at zero. `style` maps (model, uid) to the four counts.
-    """
-    gaps, weights = [], []
-    for row in rows:
-        a, b = np.asarray(style[row.baseline, row.uid], float), np.asarray(style[row.model, row.uid], float)
-        for _, weight in outcomes(row):
-            gaps.append((a - b) / (a + b + 1.0))
-            weights.append(weight)
-    d = np.array(gaps, dtype=np.float64).reshape(-1, len(STYLE_FEATURES))
-    w = np.array(weights)[:, None] / max(sum(weights), 1e-300)
-    mean = (w * d).sum(axis=0)
-    spread = np.sqrt((w * (d - mean) ** 2).sum(axis=0))
-    scaled = (d - mean if centre else d) / np.where(spread > 0, spread, 1.0)
-    return np.asarray(scaled, dtype=np.float64)
-
-
-def controlled_scores(
-    table: Battles, z: FloatArray, *, resamples: int = 0, level: float = 0.95, seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
-    """Style-controlled score in percent of each model, with an interval from refits on resampled questions.
-
-    Joint logistic regression of v0.1: logit P(baseline wins) = log(10) (e_base - e_model) + z . g with the L2 penalty
-    ||.||^2 / 2; a game counts twice its weight, a tie as one win and one loss. `z` (n, F). Score =
-    100 / (1 + 10^(e_base - e_model)). Without resamples the interval is NaN.
-    """
-    beta = fit_ratings(table, z)
-    base = _main_baseline(table)
-    points = _percent(beta, table, base)
-    draws = np.empty((resamples, len(table.names)))
-    questions = int(table.question.max()) + 1 if len(table.question) else 0
-    for r, counts in enumerate(resample_counts(questions, resamples, seed) if resamples else ()):
-        draws[r] = _percent(fit_ratings(table, z, counts[table.question], beta, tolerance=1e-4), table, base)
-    found = {}
-    for i, name in enumerate(table.names):
-        low, high = percentile_interval(draws[:, i], level)
-        found[name] = (float(points[i]), low, high)
-    return found
-
-
 def fit_ratings(
     table: Battles,
     z: FloatArray,
@@ -208,15 +155,3 @@ def _hessian(table: Battles, z: FloatArray, v: FloatArray, unit: float) -> Float
     h[k:, :k] = h[:k, k:].T
     h[k:, k:] = (z.T * v) @ z
     return h
-
-
-def _main_baseline(table: Battles) -> IntArray:
-    """Each model's most frequent opponent: (K,); models that are only baselines are their own."""
-    k = len(table.names)
-    pairs = np.bincount(table.model * k + table.baseline, minlength=k * k).reshape(k, k)
-    return np.where(pairs.sum(axis=1) > 0, pairs.argmax(axis=1), np.arange(k))
-
-
-def _percent(beta: FloatArray, table: Battles, base: IntArray) -> FloatArray:
-    theta = beta[: len(table.names)]
-    return np.asarray(100.0 / (1.0 + 10.0 ** (theta[base] - theta)), dtype=np.float64)

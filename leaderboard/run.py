@@ -12,7 +12,7 @@ never scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from leaderboard.answering import answers_from_file, content_hash, file_name, sa
 from leaderboard.answers import Answers, read_answers
 from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark
-from leaderboard.compare import Comparison, paired_comparisons
+from leaderboard.compare import Comparison, paired_comparisons, write_comparisons
 from leaderboard.config import BenchConfig, ModelSpec
 from leaderboard.from_files import score_files
 from leaderboard.scoring import ScoreOptions
@@ -29,7 +29,7 @@ from leaderboard.table import Table, cells, write_table
 from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
 from prefeval.config import to_dict
 from prefeval.errors import ConfigError, RunError
-from prefeval.files import sha256_file, write_json
+from prefeval.files import sha256_file
 from prefeval.generate.base import Generator, SamplingParams
 from prefeval.judges.base import Judge
 from prefeval.log import logger
@@ -69,8 +69,8 @@ def run_bench(
             table = _run_one(run, config, benchmark, answers[benchmark.name], used_judge)
             tables[benchmark.name] = table
             comparisons[benchmark.name] = paired_comparisons(table, resamples=config.resamples, seed=config.seed)
-            rows = [asdict(c) for c in comparisons[benchmark.name]]
-            write_json(run.path / "scores" / file_name(benchmark.name) / "comparisons.json", rows)
+            folder = run.path / "scores" / file_name(benchmark.name)
+            write_comparisons(table, folder, len(table.rows), _score_options(config))
     return BenchResult(run.path, tables, comparisons)
 
 
@@ -217,11 +217,8 @@ def _scores(
     baseline: str,
 ) -> Table:
     """Score the annotation files and log one metric row a model (written anew, so that no row is logged twice)."""
-    options = ScoreOptions(
-        resamples=config.resamples,
-        lc_resamples=max(1, config.resamples * 3 // 10),
-        style_resamples=max(1, config.resamples // 10),
-        seed=config.seed,
+    options = replace(
+        _score_options(config),
         baseline=baseline,
         template_hash=benchmark.template_hash,
         data_revision=benchmark.data_revision,
@@ -236,3 +233,7 @@ def _scores(
     cost = sum(float(d["cost"]) for d in done)
     logger.info("%s: %d verdicts, cost %.2f dollars", benchmark.name, sum(d["calls"] for d in done), cost)
     return table
+
+
+def _score_options(config: BenchConfig) -> ScoreOptions:
+    return ScoreOptions(resamples=config.resamples, seed=config.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,26 +12,30 @@ from prefeval.log import logger
 
 T = TypeVar("T")
 ALIGNMENTS = ("instruction", "position")
+FAILURES = ("dropped", "minus_one")
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How to score. `lc_c` is 'published', 'cv' or a positive number; `align` says how difficulty is looked up."""
+    """How to score. `lc_c` is 'published', 'cv' or a positive number; `align` says how difficulty is looked up;
+    `failures` whether MT-Bench ratings that could not be read are 'dropped' or count 'minus_one', as once published."""
 
     lc_c: str = "published"
     align: str = "instruction"
+    failures: str = "dropped"
     baseline: str = ""
     resamples: int = 1000
-    lc_resamples: int = 300
-    style_resamples: int = 100
     level: float = 0.95
     seed: int = 0
     template_hash: str = ""
     data_revision: str = ""
 
     def __post_init__(self) -> None:
-        if self.align not in ALIGNMENTS:
-            raise ConfigError(f"align must be one of {', '.join(ALIGNMENTS)}, not '{self.align}'")
+        for name, known in (("align", ALIGNMENTS), ("failures", FAILURES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, not '{getattr(self, name)}'")
+        if not 0 < self.level < 1:
+            raise ConfigError(f"level must lie between 0 and 1, not {self.level}")
         if self.lc_c not in ("published", "cv"):
             try:
                 value = float(self.lc_c)
@@ -46,9 +50,13 @@ def groups(rows: Iterable[T], key: Callable[[T], tuple[str, str]]) -> dict[tuple
     found: dict[tuple[str, str], list[T]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
-    judges = {judge for _, judge in found}
+    warn_of_judges({judge for _, judge in found})
+    return found
+
+
+def warn_of_judges(judges: Collection[str]) -> None:
+    """Say so where more than one judge gave the verdicts."""
     if len(judges) > 1:
         logger.warning(
             "verdicts of %d judges (%s): their scores do not compare", len(judges), ", ".join(sorted(judges))
         )
-    return found

@@ -14,10 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from leaderboard.quality import separability
 from prefeval.files import write_json, write_text
 from prefeval.stats import Estimate
+from prefeval.types import FloatArray
 
 MT_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+ARENA_CATEGORIES = ("hard_prompt", "coding", "math", "creative_writing")  # v2.0
 COMMON = (
     "name",
     "score",
@@ -40,15 +45,42 @@ EXTRA: Mapping[str, tuple[str, ...]] = {
         "lc_high",
         "lc_c",
     ),
-    "arena_hard": ("length_controlled", "markdown_controlled", "style_controlled"),
-    "mt_bench": ("turn_1", "turn_2", "average", "average_failures_minus_one", *MT_CATEGORIES),
+    "arena_hard": (
+        "length_controlled",
+        "markdown_controlled",
+        "style_controlled",
+        "style_low",
+        "style_high",
+        "style_at_zero",
+        "style_at_zero_low",
+        "style_at_zero_high",
+        *ARENA_CATEGORIES,
+        "hard_prompt_style",
+        "creative_writing_style",
+    ),
+    "mt_bench": (
+        "turn_1",
+        "turn_2",
+        "average",
+        "average_failures_minus_one",
+        *MT_CATEGORIES,
+        "pair_wins",
+        "pair_losses",
+        "pair_ties",
+        "win_rate_adjusted",
+        "win_rate_low",
+        "win_rate_high",
+    ),
 }
 
 
 @dataclass(frozen=True)
 class TableRow:
     """One model under one judge. `extra` holds the protocol's own columns; `outcomes` one number a question (NaN where
-    no verdict was obtained), which is what paired comparisons use; `breakdown` whatever else belongs in the JSON."""
+    no verdict was obtained), which is what paired comparisons use; `breakdown` whatever else belongs in the JSON.
+
+    `draws` are refitted columns in each resample, (R,) by column: the same resamples for all rows of a table, so that
+    differences between models can be formed draw by draw. They are not written."""
 
     name: str
     score: Estimate
@@ -59,31 +91,38 @@ class TableRow:
     extra: Mapping[str, float | None] = field(default_factory=dict)
     outcomes: Mapping[str, float] = field(default_factory=dict)
     breakdown: Mapping[str, Any] = field(default_factory=dict)
+    draws: Mapping[str, FloatArray] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one benchmark, best first. `notes` are sentences a reader of the numbers must know."""
+    """The rows of one benchmark, best first, with intervals of one `level`; `notes` are what a reader must know."""
 
     benchmark: str
     protocol: str
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
+    level: float = 0.95
 
     @property
     def columns(self) -> tuple[str, ...]:
         return (*COMMON, *EXTRA[self.protocol])
 
 
-def make_table(benchmark: str, protocol: str, rows: Sequence[TableRow], notes: Sequence[str] = ()) -> Table:
+def make_table(
+    benchmark: str, protocol: str, rows: Sequence[TableRow], notes: Sequence[str] = (), *, level: float = 0.95
+) -> Table:
     """Sort best first (rows without a score last, then by name)."""
     order = sorted(rows, key=lambda r: (math.isnan(r.score.point), -_number(r.score.point), r.name))
-    return Table(benchmark, protocol, tuple(order), tuple(notes))
+    return Table(benchmark, protocol, tuple(order), tuple(notes), level)
 
 
 def ranks(table: Table) -> list[int]:
     """1 + the number of models whose interval lies wholly above: models that cannot be told apart share a rank."""
-    return [1 + sum(o.score.low > r.score.high for o in table.rows if o is not r) for r in table.rows]
+    lows = np.sort([r.score.low for r in table.rows if not math.isnan(r.score.low)])
+    highs = [r.score.high for r in table.rows]
+    above = len(lows) - np.searchsorted(lows, highs, side="right")
+    return [1 if math.isnan(high) else 1 + int(n) for high, n in zip(highs, above, strict=True)]
 
 
 def cells(table: Table, row: TableRow) -> dict[str, Any]:
@@ -114,17 +153,18 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """A table for people: rank, score with its interval, n, what was dropped, then the protocol's own columns."""
-    extra = EXTRA[table.protocol]
-    head = ["rank", "model", "score [95% interval]", "n", "failed", "length", *extra, "judge"]
+    """A table for people: rank, score with its interval, n, what was dropped, then the protocol's measured columns."""
+    extra = [c for c in EXTRA[table.protocol] if any(r.extra.get(c) is not None for r in table.rows)]
+    head = ["rank", "model", f"score [{100 * table.level:g}% interval]", "n", "failed", "length", *extra, "judge"]
     lines = [f"# {table.benchmark}", "", _line(head), _line(["---"] * len(head))]
     for rank, row in zip(ranks(table), table.rows, strict=True):
         c = cells(table, row)
         interval = f"{_show(c['score'])} [{_show(c['score_low'])}, {_show(c['score_high'])}]"
         counts = [str(c["n"]), str(c["n_failed"]), _show(c["avg_length"], 0)]
-        middle = [_show(c[name]) for name in extra]
+        middle = [_show(c[name], 0 if name.startswith("pair_") else 2) for name in extra]
         lines.append(_line([str(rank), row.name, interval, *counts, *middle, row.judge]))
-    lines += ["", "Models whose intervals overlap share a rank.", *[f"\n{note}" for note in table.notes]]
+    lines += ["", f"Models whose intervals overlap share a rank.{_separated(table)}"]
+    lines += [f"\n{note}" for note in table.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -141,6 +181,8 @@ def as_dict(table: Table) -> dict[str, Any]:
         "columns": list(table.columns),
         "rows": rows,
         "notes": list(table.notes),
+        "level": table.level,
+        "separability": separability([row.score for row in table.rows]),
     }
 
 
@@ -152,6 +194,11 @@ def write_table(table: Table, folder: str | Path) -> list[Path]:
         write_text(root / "leaderboard.md", to_markdown(table)),
         write_json(root / "leaderboard.json", as_dict(table)),
     ]
+
+
+def _separated(table: Table) -> str:
+    share = separability([row.score for row in table.rows])
+    return "" if math.isnan(share) else f" Separability: {100 * share:.1f}% of the pairs of models do not overlap."
 
 
 def _line(parts: Sequence[str]) -> str:

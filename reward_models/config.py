@@ -84,6 +84,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)  # with a rank: adapters and the head are what is trained
     trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
+    features: str = ""  # folder in which `trainable: head` keeps hidden states for other runs; default: only this run's
     max_length: int = 2048  # tokens of prompt and response; the beginning of longer ones is cut
     max_group: int = 8  # responses of one prompt in one training item
     calibrate: bool = True  # fit the head's temperature on the validation pairs

@@ -22,6 +22,7 @@ _SHOWN = ("accuracy", "brier", "ece", "nll", "tau", "length_only_accuracy", "dif
 def evaluate(argv: Sequence[str]) -> int:
     """``prefeval evaluate --oracle SPEC --data SPEC [--suite NAME] --out DIR``: writes metrics.json."""
     from reward_models.oracles import open_oracle
+    from reward_models.suites import suite_table
 
     args = _evaluate_parser().parse_args(argv)
     out = Path(args.out)
@@ -29,16 +30,16 @@ def evaluate(argv: Sequence[str]) -> int:
         raise ConfigError(f"--out {out}: not a directory")
     records, reading = _read(args)
     oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
-    measured = _measure_pairs(args, oracle, records) if args.suite == "pairs" else _measure_suite(args, oracle, records)
     metrics = {
-        **measured,
+        **_measure(args, oracle, records),
         "encoding": encoding_facts(oracle, records[0]),
         "reading": reading,
         "data": args.data,
         "seed": args.seed,
     }
     write_json(out / "metrics.json", metrics)
-    _say(dumps(metrics) if args.json else f"{table(metrics)}\n{out / 'metrics.json'}")
+    shown = table(metrics) if args.suite == "pairs" else f"{suite_table(metrics['suite'])}\n\n{table(metrics)}"
+    _say(dumps(metrics) if args.json else f"{shown}\n{out / 'metrics.json'}")
     return 0
 
 
@@ -46,7 +47,7 @@ def _read(args: argparse.Namespace) -> tuple[list[PreferenceRecord], dict[str, A
     """The records to ask about and what was dropped on the way. Raises DataError when nothing is left."""
     from prefeval.data.decontaminate import decontaminate_from
     from prefeval.data.readers import load_records
-    from reward_models.suite_run import read_suite
+    from reward_models.suite_rows import read_suite
 
     columns = parse_columns(args.columns)
     reading: dict[str, Any] = {}
@@ -68,10 +69,10 @@ def _read(args: argparse.Namespace) -> tuple[list[PreferenceRecord], dict[str, A
     return records, reading
 
 
-def _measure_pairs(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
-    from reward_models.evaluate import evaluate as measure
+def _measure(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
+    from reward_models.suites import measured
 
-    metrics = measure(oracle, records, seed=args.seed, resamples=args.resamples)
+    metrics = measured(oracle, records, args.suite, seed=args.seed, resamples=args.resamples)
     if args.baseline:
         metrics["baseline"] = _surface(args, records)
     return metrics
@@ -91,18 +92,6 @@ def _surface(args: argparse.Namespace, records: Sequence[PreferenceRecord]) -> d
     keys = ("accuracy", "accuracy_low", "accuracy_high", "n", "nll", "accuracy_length_matched", "difference_to_longer",
             "difference_to_longer_low", "difference_to_longer_high")  # fmt: skip
     return {"oracle": "surface", "n_train_records": len(apart), **{k: metrics[k] for k in keys}}
-
-
-def _measure_suite(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from reward_models.evaluate import evaluate_tables
-    from reward_models.suite_run import ask_suite, run_suite
-
-    answers = ask_suite(oracle, records)
-    result = run_suite(args.suite, records, answers, seed=args.seed, resamples=args.resamples)
-    metrics = evaluate_tables(oracle.name, records, answers.tables, seed=args.seed, resamples=args.resamples)
-    return {**metrics, "suite": {"name": args.suite, **asdict(result)}}
 
 
 def encoding_facts(oracle: Any, record: PreferenceRecord) -> dict[str, Any]:
@@ -139,11 +128,6 @@ def table(metrics: dict[str, Any]) -> str:
     if metrics.get("position"):
         share = metrics["position"]["first_of_decided"]
         lines.append(_line("first shown wins", share, None, None) + f"  of {metrics['position']['decided']} decided")
-    if metrics.get("suite"):
-        suite = metrics["suite"]
-        lines.append(f"\n{suite['name']}: {suite['n']} items, {suite['n_dropped']} without an answer")
-        lines += [_line(r["name"], r["value"], r["low"], r["high"]) for r in suite["rows"]]
-        lines += [f"note: {note}" for note in suite["notes"]]
     if metrics.get("encoding"):
         lines.append("encoding: " + ", ".join(f"{k} {v}" for k, v in metrics["encoding"].items() if v is not None))
     return "\n".join(lines)

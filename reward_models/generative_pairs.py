@@ -30,7 +30,7 @@ _JUSTIFY = (
 
 
 def pair_text(item: Comparison) -> str:
-    """The user message of an A/B model: [CONTEXT] .. [RESPONSE A] .. [RESPONSE B] .., turns marked as it was trained."""
+    """The user message of an A/B model: [CONTEXT] .. [RESPONSE A] .. [RESPONSE B] .., turns marked as in training."""
     context = "".join(f"\n\n<turn> {m.role}\n {m.content}" for m in item.prompt.messages) + "\n\n\n"
     return f"[CONTEXT] {context} [RESPONSE A] {item.first} [RESPONSE B] {item.second} \n"
 

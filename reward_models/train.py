@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     Features = dict[tuple[int, ...], Tensor]  # hidden states by token ids
 
-_FEATURE_TOKENS = 16384  # padded tokens of a batch when hidden states are computed once
 _MAX_FACTOR = 100.0  # a temperature raised further than this would say that the scores mean nothing
 _VALIDATION = ("validation", "valid", "val", "dev")
 
@@ -42,7 +42,7 @@ def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     if not config.data:
         raise ConfigError("no training data: give --data FILE, a directory or a hub id")
     files = {spec: sha256_file(spec) for spec in (config.data, config.valid_data) if spec and Path(spec).is_file()}
-    decisive = {k: v for k, v in to_dict(config).items() if k != "out"}
+    decisive = {k: v for k, v in to_dict(config).items() if k not in ("out", "features")}
     result: dict[str, Any] = run.stage("train", {"config": decisive, "files": files}, lambda: _train(config, run))
     if config.test_data:
         inputs = {"data": _revision(config.test_data), "weights": sha256_file(run.path / "final" / "model.safetensors")}
@@ -103,6 +103,8 @@ def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     run.metrics.cut("evaluate")
     run.metrics.add(MetricRow("evaluation", "evaluate", metrics))
     clear_state(run.path / "fit")
+    if not config.features:
+        shutil.rmtree(run.path / "features", ignore_errors=True)
     return result
 
 
@@ -175,7 +177,7 @@ def _fit_head(
     from prefeval.models import default_device
 
     model.to(default_device())
-    features = _features(model, sorted({ids for item in (*items, *held_out) for ids in item.ids}), config)
+    features = _features(model, sorted({ids for item in (*items, *held_out) for ids in item.ids}), config, run)
 
     def loss_fn(module: nn.Module, batch: Sequence[Item]) -> LossOutput:
         rows = torch.stack([features[ids] for item in batch for ids in item.ids]).to(model.device)
@@ -218,27 +220,28 @@ def _run_fit(
     return fitted
 
 
-def _features(model: PreferenceModel, sequences: Sequence[tuple[int, ...]], config: TrainConfig) -> Features:
+def _features(
+    model: PreferenceModel, sequences: Sequence[tuple[int, ...]], config: TrainConfig, run: RunDir
+) -> Features:
     """Hidden states (hidden,) of the pooled tokens, float32 on the CPU, by token ids; in the precision of the fit."""
-    import torch
+    from reward_models.features import pooled_states
 
-    from prefeval.log import progress
-    from reward_models.forward import run_ragged
+    folder = Path(config.features) if config.features else run.path / "features"
+    states = pooled_states(model, sequences, folder, half=_runs_half(config, model.device))
+    return {ids: row.clone() for ids, row in states.items()}  # outside of inference mode they may meet a gradient
 
-    with torch.inference_mode(), _fast(config, model.device), progress("hidden states", len(sequences)) as bar:
-        layout = model.layout(_FEATURE_TOKENS)
-        rows = run_ragged(lambda i, n: model.features(i, n).float().cpu(), sequences, layout, done=bar.advance)
-    return dict(zip(sequences, rows.clone(), strict=True))  # a clone outside of inference mode may meet a gradient
+
+def _runs_half(config: TrainConfig, device: torch.device) -> bool:
+    from prefeval.optim import resolve_precision
+
+    return resolve_precision(config.fit.precision, device) != "fp32"
 
 
 def _fast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """Inference in the precision of the fit, without rounding the weights themselves."""
     import torch
 
-    from prefeval.optim import resolve_precision
-
-    half = resolve_precision(config.fit.precision, device) != "fp32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_runs_half(config, device))
 
 
 def _averages(outputs: Sequence[LossOutput]) -> dict[str, float]:

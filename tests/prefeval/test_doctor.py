@@ -185,12 +185,13 @@ def test_the_environment_shows_no_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_a_package_of_another_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import copy
     import importlib.util
 
     whole = importlib.util.find_spec
 
     def shadowed(name: str, package: str | None = None) -> Any:
-        spec = whole(name, package)
+        spec = copy.copy(whole(name, package))  # the package's own, where a test imported it before
         if name == "alignment" and spec is not None:
             spec.origin = str(tmp_path / "alignment" / "__init__.py")
         return spec

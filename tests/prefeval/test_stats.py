@@ -17,6 +17,7 @@ from prefeval.stats import (
     paired_difference,
     percentile_interval,
     resample_counts,
+    sign_flip_test,
     wilson,
 )
 
@@ -156,3 +157,15 @@ def test_estimate_prints_interval_n_and_dropped() -> None:
     assert str(estimate) == "0.500 [0.250, 0.750] (n=80, 3 dropped)"
     assert str(estimate.scaled(100)) == "50.000 [25.000, 75.000] (n=80, 3 dropped)"
     assert estimate.as_dict() == {"point": 0.5, "low": 0.25, "high": 0.75, "n": 80, "n_failed": 3}
+
+
+def test_sign_flips_of_many_comparisons_reach_small_p() -> None:
+    """60 differences of mean one deviation: far below 1 / flips, where the exact p of the normal model takes over."""
+    rng = np.random.default_rng(8)
+    d = rng.normal([0.0, 0.4, 1.0], 1.0, (60, 3))
+    p = sign_flip_test(d, flips=4000, seed=1)
+    for column, found in zip(d.T, p, strict=True):
+        z = abs(column.sum()) / math.sqrt((column**2).sum())
+        assert found == pytest.approx(2 * float(reference.norm.sf(z)), rel=0.2)
+    assert p[2] < 1e-6
+    assert sign_flip_test(np.zeros((5, 1)))[0] == 1.0

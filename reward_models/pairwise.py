@@ -55,7 +55,8 @@ class PairOracle(MatrixOracle):
         """Log-odds of first over second in the two orders: (n, 2)."""
         if not items:
             return np.zeros((0, 2))
-        both = self.shown([c for item in items for c in (item, item.swap())]).reshape(-1, 2) * np.array([1.0, -1.0])
+        asked = self.shown([c for item in items for c in (item, item.swap())]).reshape(-1, 2)
+        both: FloatArray = asked * np.array([1.0, -1.0])
         self.consistency = tally_orders(self.consistency, expit(both))
         return both
 

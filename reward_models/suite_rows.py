@@ -21,7 +21,8 @@ def read_suite(suite: str, spec: str, columns: Mapping[str, str] | None = None) 
     """The items of a suite from a file, a directory or a hub id, right responses first; equal texts stay apart.
 
     `meta` holds subset (rewardbench, rewardbench2), domain (rm-bench) or source (judgebench), and `chosen` and
-    `rejected`, the indices of either side. RM-Bench's pairs are those of the same style. Raises DataError naming row and field.
+    `rejected`, the indices of either side. RM-Bench's pairs are those of the same style. Raises DataError naming
+    row and field.
     """
     return [_item(suite, row) for table in read_tables(spec, columns) for row in table]
 

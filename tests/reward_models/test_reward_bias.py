@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from prefeval.types import Comparison, FloatArray, PairLabel, PreferenceRecord, 
 from reward_models.baselines import FEATURES, fit_surface, surface_features
 from reward_models.bias import by_confidence, by_strength, is_matched, length_bias, logistic_weights
 from reward_models.calibrate import expit
+from reward_models.config import TrainConfig
 from reward_models.cyclicity import label_cycles, noise_floor, spectrum
 from reward_models.evaluate import evaluate
+from reward_models.evaluate_cli import evaluate as evaluate_command
+from reward_models.train import load_splits
 
 RPS = np.array([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
 
@@ -168,3 +173,24 @@ def test_decontamination_by_words_and_by_runs() -> None:
     assert (found.exact, found.overlap) == (("same",), ("run",))
     assert [r.id for r in found.kept] == ["near", "part", "other"]
     assert found.as_dict() == {"kept": 3, "exact": 1, "overlap": 1}
+
+
+def test_training_keeps_benchmark_prompts_out(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question number {n}", "chosen": "yes", "rejected": "no"} for n in range(20)]
+    data, bench = tmp_path / "pairs.jsonl", tmp_path / "bench.jsonl"
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    bench.write_text(json.dumps({"prompt": "Question number 3?"}) + "\n")
+    config = TrainConfig(data=str(data), valid_fraction=0.0, decontaminate=(str(bench),))
+    training, _ = load_splits(config)
+    assert len(training) == 19
+    assert all(r.prompt.text != "question number 3" for r in training)
+    out = tmp_path / "out"
+    argv = ["--oracle", "rules:longer", "--data", str(data), "--decontaminate", str(bench), "--baseline", str(data)]
+    rows = [{"prompt": f"another {n}", "chosen": "yes yes", "rejected": "no"} for n in range(5)]
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    argv[-1] = str(other)
+    assert evaluate_command([*argv, "--out", str(out), "--resamples", "10"]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["reading"]["decontamination"] == {"kept": 19, "exact": 1, "overlap": 0}
+    assert (metrics["n"], metrics["baseline"]["accuracy"], metrics["baseline"]["n_train_records"]) == (19, 1.0, 5)

@@ -96,17 +96,18 @@ class Ensemble(MatrixOracle):
         self.name = "ensemble:" + "+".join(m.name for m in members)
 
     def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
-        return [symmetrise(_nanmean(stack)) for stack in self._stacks(prompts, groups)]
+        return [symmetrise(_nanmean(stack)) for stack in self.members_matrix(prompts, groups)]
 
     def lower(self, prompts: Sequence[Prompt], groups: Sequence[Group], width: float = 1.0) -> list[FloatArray]:
         """mean - width * standard deviation over the members, clipped at 0: (k, k), not complementary."""
         out = []
-        for stack in self._stacks(prompts, groups):
+        for stack in self.members_matrix(prompts, groups):
             mean = _nanmean(stack)
             out.append(np.clip(mean - width * np.sqrt(_nanmean((stack - mean) ** 2)), 0.0, 1.0))
         return out
 
-    def _stacks(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+    def members_matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+        """Every member's own P: (members, k, k) a prompt, NaN where a member failed."""
         tables = [member.matrix(prompts, groups) for member in self.members]
         return [np.stack(blocks) for blocks in zip(*tables, strict=True)]
 

@@ -40,7 +40,7 @@ def train(argv: Sequence[str]) -> int:
 
 
 def score(argv: Sequence[str]) -> int:
-    """``prefeval score --oracle SPEC --input FILE.jsonl --out FILE.jsonl``."""
+    """``prefeval score --oracle SPEC --input FILE.jsonl --out FILE.jsonl [--suggest N]``."""
     from reward_models.oracles import open_oracle
 
     args = _score_parser().parse_args(argv)
@@ -52,8 +52,24 @@ def score(argv: Sequence[str]) -> int:
     write_jsonl(args.out, out)
     failed = sum(row["failed"] for row in out)
     summary = {"rows": len(out), "failed": failed, "oracle": oracle.name, "out": str(args.out)}
-    _say(dumps(summary) if args.json else f"{args.out}: {len(out)} rows, {failed} pairs without an answer")
+    lines = [f"{args.out}: {len(out)} rows, {failed} pairs without an answer"]
+    if args.suggest:
+        place, found = write_suggestions(oracle, rows, args.suggest, Path(args.out))
+        summary |= {"suggestions": str(place), "suggested": found}
+        lines.append(f"{place}: {found} pairs worth a label")
+    _say(dumps(summary) if args.json else "\n".join(lines))
     return 0
+
+
+def write_suggestions(oracle: Any, rows: Sequence[ScoreRow], count: int, out: Path) -> tuple[Path, int]:
+    """(file, number of rows) of the pairs most worth a label: NAME.suggest.jsonl beside NAME.jsonl."""
+    from reward_models.query import query_rows, suggest
+
+    ids, prompts, groups = (list(column) for column in zip(*rows, strict=True))
+    queries = suggest(oracle, prompts, groups, count)
+    place = out.with_name(f"{out.name.removesuffix('.gz').removesuffix('.jsonl')}.suggest.jsonl")
+    write_jsonl(place, query_rows(queries, ids, prompts, groups))
+    return place, len(queries)
 
 
 def read_score_rows(path: str | Path) -> Iterator[ScoreRow]:
@@ -125,6 +141,13 @@ def _score_parser() -> argparse.ArgumentParser:
         "--input", required=True, help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}'
     )
     parser.add_argument("--out", required=True, help='JSONL rows {"id", "P", "scores", "oracle", "failed"}')
+    parser.add_argument(
+        "--suggest",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also write the N pairs most worth a label",
+    )
     return parser
 
 

@@ -71,8 +71,7 @@ def evaluate(
     tables = answer(oracle, records)
     votes = 2 if isinstance(oracle, TwoOrders) else None
     metrics = evaluate_tables(oracle.name, records, tables, votes=votes, seed=seed, resamples=resamples)
-    consistency = getattr(oracle, "consistency", None)
-    return {**metrics, "position": consistency.as_dict()} if isinstance(consistency, Consistency) else metrics
+    return {**metrics, **position_bias(oracle)}
 
 
 def evaluate_tables(
@@ -114,15 +113,26 @@ def evaluate_tables(
         "length_only_accuracy": _number(mean(np.where(judged.decided, 0.5 * (1 + longer_won), np.nan)).point),
         **_named("accuracy_longer", mean(np.where(longer_won > 0, judged.correct, np.nan))),
         **_named("accuracy_shorter", mean(np.where(longer_won < 0, judged.correct, np.nan))),
-        **length_bias(
-            judged.score, judged.label, judged.correct, judged.lengths, judged.cluster, resamples=resamples, seed=seed
-        ),
-        "by_strength": by_strength(judged.correct, judged.strength, judged.cluster, resamples=resamples, seed=seed),
-        "by_confidence": by_confidence(judged.correct, judged.score, judged.cluster, resamples=resamples, seed=seed),
+        **_drivers(judged, resamples, seed),
         **intransitivity(records, tables, votes=votes, resamples=resamples, seed=seed),
         "labels": label_cycles(records, seed=seed),
     }
     return {**metrics, "subsets": _subsets(judged, resamples, seed)}
+
+
+def position_bias(oracle: Oracle) -> dict[str, Any]:
+    """How often the order of the two responses decided so far, under `position`; empty for oracles without an order."""
+    consistency = getattr(oracle, "consistency", None)
+    return {"position": consistency.as_dict()} if isinstance(consistency, Consistency) else {}
+
+
+def _drivers(judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
+    """Length bias, and accuracy by strength of the label and by the oracle's own confidence."""
+    correct, clusters = judged.correct, judged.cluster
+    bias = length_bias(judged.score, judged.label, correct, judged.lengths, clusters, resamples=resamples, seed=seed)
+    strength = by_strength(correct, judged.strength, clusters, resamples=resamples, seed=seed)
+    confidence = by_confidence(correct, judged.score, clusters, resamples=resamples, seed=seed)
+    return {**bias, "by_strength": strength, "by_confidence": confidence}
 
 
 def answer(oracle: Oracle, records: Sequence[PreferenceRecord]) -> list[FloatArray]:

@@ -16,7 +16,7 @@ import numpy as np
 from prefeval.errors import DataError
 from prefeval.oracle import Oracle
 from prefeval.types import FloatArray, PreferenceRecord
-from reward_models.evaluate import evaluate, evaluate_tables
+from reward_models.evaluate import evaluate, evaluate_tables, position_bias
 from reward_models.suite_parts import Measure, Part, combined, mean_of
 from reward_models.suite_rows import ask, judged
 
@@ -104,7 +104,8 @@ def measured(
         return evaluate(oracle, records, seed=seed, resamples=resamples)
     tables, both = ask(oracle, records)
     table = score_suite(suite, records, tables, both=both, seed=seed, resamples=resamples)
-    return {**evaluate_tables(oracle.name, records, tables, seed=seed, resamples=resamples), "suite": table}
+    metrics = evaluate_tables(oracle.name, records, tables, seed=seed, resamples=resamples)
+    return {**metrics, **position_bias(oracle), "suite": table}
 
 
 def suite_table(result: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What an oracle costs as K grows: all pairs among K responses by a scalar, a GPM and a pair model.
 
-    python tests/speed/oracle_cost.py [--repeats 3] [--hidden 128] [--layers 4] [--words 40] [--largest 64]
+    python tests/speed/oracle_cost.py [--repeats 3] [--hidden 192] [--layers 4] [--words 60] [--largest 64]
 
 Random weights of one small shape, one prompt, responses of random words; the pair model is a cross encoder of the same
 hidden size. Printed: medians and ranges of seconds, the exponent of a least-squares line of log seconds on log K (1, 1
@@ -65,7 +65,7 @@ def main() -> None:
     }
     print(f"hidden {args.hidden}, {args.layers} layers, fp32, {torch.get_num_threads()} threads, {platform.machine()}")
     for name, oracle in oracles.items():
-        oracle.matrix([prompt], [texts[:4]])  # the first call sets up kernels
+        oracle.matrix([prompt], [texts[:16]])  # the first call sets up kernels
         times = {k: repeated(lambda o=oracle, k=k: o.matrix([prompt], [texts[:k]]), args.repeats) for k in sizes}
         shown = "  ".join(f"K={k}: {t}" for k, t in times.items())
         print(f"{name:<7}{shown}  exponent {exponent(times):.2f}")
@@ -127,9 +127,9 @@ def shape(args: argparse.Namespace) -> dict[str, int]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--words", type=int, default=40, help="words of a response")
+    parser.add_argument("--words", type=int, default=60, help="words of a response")
     parser.add_argument("--largest", type=int, default=64, help="largest K")
     return parser.parse_args()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import math
 import os
@@ -142,16 +143,30 @@ def sha256_json(data: Any) -> str:
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[IO[str]]:
-    opener = gzip.open if str(path).endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as handle:
+        with _opened(path) as handle:
             yield handle
     except FileNotFoundError:
         raise DataError("no such file", file=path) from None
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 text: {error.reason} at byte {error.start}", file=path) from None
-    except (gzip.BadGzipFile, zlib.error, EOFError, IsADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if str(path).endswith(".zst") or isinstance(error, (gzip.BadGzipFile, IsADirectoryError, PermissionError)):
+            raise DataError(f"cannot be read: {error}", file=path) from None
+        raise
+    except (zlib.error, EOFError) as error:
         raise DataError(f"cannot be read: {error}", file=path) from None
+
+
+def _opened(path: str | Path) -> IO[str]:
+    """A text file, gzip or Zstandard by its suffix."""
+    if str(path).endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8", newline="\n")
+    if str(path).endswith(".zst"):
+        import pyarrow
+
+        return io.TextIOWrapper(pyarrow.input_stream(str(path), compression="zstd"), encoding="utf-8", newline="\n")
+    return open(path, encoding="utf-8", newline="\n")
 
 
 def _finite(value: Any) -> Any:

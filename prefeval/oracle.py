@@ -40,6 +40,15 @@ class Oracle(Protocol):
         ...
 
 
+@runtime_checkable
+class TwoOrders(Protocol):
+    """An oracle whose answer depends on which response it is shown first: judges and pair models."""
+
+    def ordered(self, items: Sequence[Comparison]) -> FloatArray:
+        """P(first beats second) as answered with `first` shown first, then with it shown second: (n, 2), NaN failed."""
+        ...
+
+
 class MatrixOracle:
     """Base for oracles that are defined by `matrix`: the other two questions follow from it.
 

@@ -39,7 +39,8 @@ def fit_temperature(score: FloatArray, label: FloatArray, *, pseudo_pairs: float
 
 def expit(x: FloatArray) -> FloatArray:
     """The logistic function without overflow."""
-    return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64))), dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN, without a warning
+        return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64))), dtype=np.float64)
 
 
 def nll_terms(score: FloatArray, label: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""`prefeval train`, `prefeval score` and `prefeval evaluate`."""
+"""`prefeval train` and `prefeval score`; `prefeval evaluate` is in evaluate_cli."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefeval.data.tables import parse_columns
-from prefeval.errors import ConfigError, DataError
-from prefeval.files import dumps, iterate_jsonl, write_json, write_jsonl
+from prefeval.errors import DataError
+from prefeval.files import dumps, iterate_jsonl, write_jsonl
 from prefeval.types import Message, Prompt
 
 _CHUNK = 256  # prompts that an oracle is asked about at once
 _ROLES = ("system", "user", "assistant")
-_SHOWN = ("accuracy", "brier", "ece", "nll", "tau", "length_only_accuracy", "accuracy_longer", "accuracy_shorter",
-          "cycle_rate", "curl_ratio")  # fmt: skip
 ScoreRow = tuple[str, Prompt, tuple[str, ...]]  # id, prompt, responses
 
 
@@ -25,6 +22,7 @@ def train(argv: Sequence[str]) -> int:
     from prefeval.config import load_config, to_dict
     from prefeval.runs import RunDir
     from reward_models.config import TrainConfig
+    from reward_models.evaluate_cli import table
 
     rest = [a for a in argv if a != "--json"]
     recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -37,7 +35,7 @@ def train(argv: Sequence[str]) -> int:
     if "--json" in argv:
         _say(dumps(result))
     else:
-        _say(f"{run.path / 'final'}\n{_table(result['metrics'])}")
+        _say(f"{run.path / 'final'}\n{table(result['metrics'])}")
     return 0
 
 
@@ -60,30 +58,6 @@ def score(argv: Sequence[str]) -> int:
         summary |= {"suggestions": str(place), "suggested": found}
         lines.append(f"{place}: {found} pairs worth a label")
     _say(dumps(summary) if args.json else "\n".join(lines))
-    return 0
-
-
-def evaluate(argv: Sequence[str]) -> int:
-    """``prefeval evaluate --oracle SPEC --data SPEC [--suite NAME] --out DIR``: writes metrics.json."""
-    from prefeval.data.readers import load_records
-    from reward_models.oracles import open_oracle
-    from reward_models.suites import FORMATS, measured, suite_table
-
-    args = _evaluate_parser().parse_args(argv)
-    out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: not a directory")
-    layout = args.format or FORMATS.get(args.suite)
-    data = load_records(args.data, format=layout, columns=parse_columns(args.columns))
-    records = [r for r in data.records if r.pairs and (args.split is None or r.split == args.split)]
-    if not records:
-        raise DataError("no labelled pairs" + (f" in split '{args.split}'" if args.split else ""), file=args.data)
-    oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
-    metrics = {**measured(oracle, records, args.suite, seed=args.seed, resamples=args.resamples), "data": args.data}
-    metrics |= {"seed": args.seed, "unread": dict(data.report.dropped)}
-    write_json(out / "metrics.json", metrics)
-    shown = _table(metrics) if args.suite == "pairs" else f"{suite_table(metrics['suite'])}\n\n{_table(metrics)}"
-    _say(dumps(metrics) if args.json else f"{shown}\n{out / 'metrics.json'}")
     return 0
 
 
@@ -177,23 +151,6 @@ def _score_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate_parser() -> argparse.ArgumentParser:
-    parser = _parser("evaluate", "Accuracy, calibration, length bias and cycles of an oracle on preference data.")
-    parser.add_argument("--data", required=True, help="file, directory or hub id of preference data")
-    parser.add_argument("--format", default=None, help="format of the data where the columns do not tell it")
-    parser.add_argument("--columns", action="append", default=[], metavar="A=B", help="read column B as A; repeatable")
-    parser.add_argument("--split", default=None, help="only this split of the data")
-    parser.add_argument(
-        "--suite",
-        default="pairs",
-        choices=("pairs", "rewardbench", "rewardbench2", "rm-bench", "judgebench"),
-        help="published scoring on top of the metrics of pairs",
-    )
-    parser.add_argument("--out", required=True, help="directory for metrics.json")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
-    return parser
-
-
 def _parser(command: str, text: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"prefeval {command}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -214,16 +171,6 @@ def _store(path: str | None) -> Any:
     from prefeval.store import Store
 
     return Store(path)
-
-
-def _table(metrics: dict[str, Any]) -> str:
-    """The main numbers, one a line, with their intervals."""
-    lines = [f"n = {metrics['n']} decided pairs, {metrics['n_dropped']} dropped, {metrics['n_ties']} ties left out"]
-    for name in _SHOWN:
-        value, low, high = (metrics.get(f"{name}{end}") for end in ("", "_low", "_high"))
-        interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
-        lines.append(f"{name:<22}{'-' if value is None else f'{value:.3f}'}{interval}")
-    return "\n".join(lines)
 
 
 def _say(text: str) -> None:

@@ -100,6 +100,7 @@ class TrainConfig:
     columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
     valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
     valid_fraction: float = 0.1
+    decontaminate: tuple[str, ...] = ()  # benchmark files whose prompts, or runs of 13 words of them, are kept out
     test_data: str | None = None  # looked at once, after everything is decided: test.json
     model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
     keep_head: bool = False  # start from the head of that preference model

@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefeval.games import curl_ratio, cycle_rate, is_cyclic
-from prefeval.oracle import Oracle, logit
+from prefeval.games import is_cyclic
+from prefeval.judges.as_oracle import Consistency
+from prefeval.oracle import Oracle, TwoOrders, logit
 from prefeval.seeds import rng
 from prefeval.stats import Estimate, bootstrap_mean
 from prefeval.types import Comparison, FloatArray, PreferenceRecord
+from reward_models.bias import by_confidence, by_strength, length_bias
 from reward_models.calibrate import brier_terms, ece, expit, fit_temperature, nll_terms
+from reward_models.cyclicity import gold_matrix, intransitivity, label_cycles
 
 BT_CEILING = 2.0 / 3.0  # of any scalar model on the three edges of one 3-cycle
 
@@ -30,14 +33,20 @@ class Judged:
     """Labelled pairs and the oracle's answers, in random orientation; arrays of n pairs.
 
     `score` are log-odds of first over second (NaN: no answer), `label` = P(first beats second), `longer` the sign of
-    len(first) - len(second), `cluster` the prompt and `subset` the subset of each pair.
+    len(first) - len(second), `lengths` (n, 2) both, `strength` the margin of the label where the data has margins, else
+    |2 label - 1|, `cluster` the prompt and `subset` the subset of each pair.
     """
 
     score: FloatArray
     label: FloatArray
-    longer: FloatArray
+    lengths: FloatArray
+    strength: FloatArray
     cluster: tuple[Any, ...]
     subset: tuple[str, ...]
+
+    @property
+    def longer(self) -> FloatArray:
+        return np.asarray(np.sign(self.lengths[:, 0] - self.lengths[:, 1]))
 
     @property
     def decided(self) -> NDArray[np.bool_]:
@@ -59,7 +68,10 @@ def evaluate(
     `cycle_rate` and `curl_ratio` are the oracle's own, over the records whose labels cover at least half of the pairs
     of three or more responses (None without any): asking for more would multiply the cost of a judge.
     """
-    return evaluate_tables(oracle.name, records, answer(oracle, records), seed=seed, resamples=resamples)
+    tables = answer(oracle, records)
+    votes = 2 if isinstance(oracle, TwoOrders) else None
+    metrics = evaluate_tables(oracle.name, records, tables, votes=votes, seed=seed, resamples=resamples)
+    return {**metrics, **position_bias(oracle)}
 
 
 def evaluate_tables(
@@ -67,10 +79,15 @@ def evaluate_tables(
     records: Sequence[PreferenceRecord],
     tables: Sequence[FloatArray],
     *,
+    votes: int | None = None,
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """`evaluate` for answers that are already there: log-odds tables as `answer` gives them."""
+    """`evaluate` for answers that are already there: log-odds tables as `answer` gives them.
+
+    `votes`: how many votes an entry averages (a judge's two orders), for the noise floor of the curl ratio; None for
+    oracles whose answers carry no sampling noise.
+    """
     judged = collect(records, tables, seed)
     keep = judged.decided & np.isfinite(judged.score)
     score, label = judged.score[keep], judged.label[keep]
@@ -96,9 +113,26 @@ def evaluate_tables(
         "length_only_accuracy": _number(mean(np.where(judged.decided, 0.5 * (1 + longer_won), np.nan)).point),
         **_named("accuracy_longer", mean(np.where(longer_won > 0, judged.correct, np.nan))),
         **_named("accuracy_shorter", mean(np.where(longer_won < 0, judged.correct, np.nan))),
-        **_intransitivity(records, tables, resamples, seed),
+        **_drivers(judged, resamples, seed),
+        **intransitivity(records, tables, votes=votes, resamples=resamples, seed=seed),
+        "labels": label_cycles(records, seed=seed),
     }
     return {**metrics, "subsets": _subsets(judged, resamples, seed)}
+
+
+def position_bias(oracle: Oracle) -> dict[str, Any]:
+    """How often the order of the two responses decided so far, under `position`; empty for oracles without an order."""
+    consistency = getattr(oracle, "consistency", None)
+    return {"position": consistency.as_dict()} if isinstance(consistency, Consistency) else {}
+
+
+def _drivers(judged: Judged, resamples: int, seed: int) -> dict[str, Any]:
+    """Length bias, and accuracy by strength of the label and by the oracle's own confidence."""
+    correct, clusters = judged.correct, judged.cluster
+    bias = length_bias(judged.score, judged.label, correct, judged.lengths, clusters, resamples=resamples, seed=seed)
+    strength = by_strength(correct, judged.strength, clusters, resamples=resamples, seed=seed)
+    confidence = by_confidence(correct, judged.score, clusters, resamples=resamples, seed=seed)
+    return {**bias, "by_strength": strength, "by_confidence": confidence}
 
 
 def answer(oracle: Oracle, records: Sequence[PreferenceRecord]) -> list[FloatArray]:
@@ -121,7 +155,7 @@ def answer(oracle: Oracle, records: Sequence[PreferenceRecord]) -> list[FloatArr
 
 def collect(records: Sequence[PreferenceRecord], tables: Sequence[FloatArray], seed: int) -> Judged:
     """All labelled pairs of the records in random orientation, drawn from (seed, record id)."""
-    score, label, longer = [], [], []
+    score, label, lengths, strength, margin = [], [], [], [], []
     cluster: list[Any] = []
     subset: list[str] = []
     for record, table in zip(records, tables, strict=True):
@@ -130,10 +164,14 @@ def collect(records: Sequence[PreferenceRecord], tables: Sequence[FloatArray], s
             i, j, p = (pair.j, pair.i, 1.0 - pair.p) if flip else (pair.i, pair.j, pair.p)
             score.append(float(table[i, j]))
             label.append(p)
-            longer.append(float(np.sign(len(record.responses[i]) - len(record.responses[j]))))
+            lengths.append((len(record.responses[i]), len(record.responses[j])))
+            strength.append(abs(2.0 * p - 1.0))
+            margin.append(math.nan if pair.margin is None else pair.margin)
             cluster.append(record.prompt.messages)
             subset.append(str(record.meta.get("subset") or pair.source or ""))
-    return Judged(np.array(score), np.array(label), np.array(longer), tuple(cluster), tuple(subset))
+    strong = np.array(margin if np.isfinite(margin).any() else strength)
+    sizes = np.array(lengths, dtype=np.float64).reshape(-1, 2)
+    return Judged(np.array(score), np.array(label), sizes, strong, tuple(cluster), tuple(subset))
 
 
 def cyclic_triple_accuracy(
@@ -188,32 +226,6 @@ def _cyclic_triples(
         if cyclic:
             found.append((record, gold, cyclic))
     return found, total
-
-
-def gold_matrix(record: PreferenceRecord) -> FloatArray:
-    """P of the record's labels, those on the same pair averaged: (k, k), 0.5 on the diagonal, NaN where unlabelled."""
-    k = len(record.responses)
-    total, count = np.zeros((k, k)), np.zeros((k, k))
-    for pair in record.pairs:
-        total[pair.i, pair.j] += pair.p
-        total[pair.j, pair.i] += 1.0 - pair.p
-        count[pair.i, pair.j] += 1
-        count[pair.j, pair.i] += 1
-    out = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    np.fill_diagonal(out, 0.5)
-    return np.asarray(out, dtype=np.float64)
-
-
-def _intransitivity(
-    records: Sequence[PreferenceRecord], tables: Sequence[FloatArray], resamples: int, seed: int
-) -> dict[str, Any]:
-    chosen = [(r, s) for r, s in zip(records, tables, strict=True) if len(s) >= 3 and not np.isnan(s).any()]
-    clusters = [r.prompt.messages for r, _ in chosen]
-    triads = [math.comb(len(s), 3) for _, s in chosen]
-    rates = [cycle_rate(expit(s)) for _, s in chosen]
-    rate = bootstrap_mean(rates, clusters, triads, resamples=resamples, seed=seed)
-    curl = bootstrap_mean([curl_ratio(s) for _, s in chosen], clusters, resamples=resamples, seed=seed)
-    return {**_named("cycle_rate", rate), **_named("curl_ratio", curl), "n_cycle_records": len(chosen)}
 
 
 def _subsets(judged: Judged, resamples: int, seed: int) -> list[dict[str, Any]]:

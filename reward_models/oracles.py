@@ -81,6 +81,8 @@ def open_oracle(spec: str, *, device: str | None = None, store: Store | None = N
     |---------------------------|-----------------------------------------------------------------------------|
     | model:PATH                | a trained preference model                                                  |
     | hf:ID[@REV] or hf:PATH    | a published scalar reward model (sequence classification)                   |
+    | pair:PATH or pair:ID      | a pair model: PairRM-style cross encoder, or a causal model that answers A or B  |
+    | pair:PATH#justify         | a causal model that writes a comparison, then its verdict                   |
     | judge:MODEL[@BASE_URL]    | an LLM judge behind an OpenAI-compatible server, both orders averaged       |
     | rules:NAME                | a documented rule                                                           |
     | py:module:object          | an Oracle, or a function (prompt text, a, b) -> P(a beats b); runs its code |
@@ -115,6 +117,13 @@ def _open_stock(spec: str, device: str | None, store: Store | None) -> Oracle:
     if is_saved(Path(spec)):  # one of ours: its head is more than the stock class knows
         return ModelOracle(_placed(PreferenceModel.from_pretrained(spec), device), f"hf:{spec}")
     return ModelOracle(_placed(PreferenceModel.from_stock(spec), device), f"hf:{spec}")
+
+
+def _open_pair(spec: str, device: str | None, store: Store | None) -> Oracle:
+    from prefeval.models import default_device
+    from reward_models.generative_pairs import open_pair
+
+    return open_pair(spec, device or default_device())
 
 
 def _open_judge(spec: str, device: str | None, store: Store | None) -> Oracle:
@@ -197,6 +206,7 @@ def _placed(model: PreferenceModel, device: str | None) -> PreferenceModel:
 _KINDS: dict[str, Callable[[str, str | None, Any], Oracle]] = {
     "model": _open_model,
     "hf": _open_stock,
+    "pair": _open_pair,
     "judge": _open_judge,
     "rules": _open_rule,
     "py": _open_python,

@@ -2,7 +2,7 @@
 
 Each is a table of parts (subsets, sections, the overall score), every part with a bootstrap interval over the items of
 its subsets. All scores are linear in means over items, so the intervals of sections follow from those of subsets. An
-answer that could not be obtained drops its item and is counted; the originals count it as wrong or as half a point.
+answer that could not be obtained drops its item and is counted, except where a suite's rule for judges says otherwise.
 Sources: arXiv 2403.13787 (RewardBench), 2506.01937 (RewardBench 2), 2410.16184 (RM-Bench), 2410.12784 (JudgeBench).
 """
 
@@ -16,11 +16,9 @@ import numpy as np
 from prefeval.errors import DataError
 from prefeval.oracle import Oracle
 from prefeval.types import FloatArray, PreferenceRecord
-from reward_models.evaluate import evaluate, evaluate_tables
+from reward_models.evaluate import evaluate, evaluate_tables, position_bias
 from reward_models.suite_parts import Measure, Part, combined, mean_of
-
-# suite -> the format of its files
-FORMATS = {"rewardbench": "rewardbench", "rewardbench2": "rm-bench", "rm-bench": "rm-bench", "judgebench": "judgebench"}
+from reward_models.suite_rows import ask, judged
 
 # RewardBench's subsets with the counts that weigh them; math-prm has 447 rows and counts as 984
 REWARDBENCH: Mapping[str, Mapping[str, int]] = {
@@ -73,14 +71,20 @@ def score_suite(
     records: Sequence[PreferenceRecord],
     tables: Sequence[FloatArray],
     *,
+    both: FloatArray | None = None,
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Any]:
     """The suite's table from the oracle's log-odds tables (k, k) of its records, as a JSON-able mapping.
 
+    `both` (n, 2) are a judge's answers in either order, for which RewardBench and JudgeBench have rules of their own.
     `score` is the published overall score (None unless every section has items), `rows` hold all parts with intervals.
     Raises DataError when the records are not the suite's.
     """
+    notes = list(_NOTES.get(suite, ()))
+    if both is not None:
+        tables, note = judged(suite, records, both, seed)
+        notes.append(note)
     parts = _SUITES[suite](records, tables, Measure(seed, resamples))
     rows = [part.row() for part in parts]
     overall = rows[-1]
@@ -88,7 +92,7 @@ def score_suite(
         "suite": suite,
         **{key: overall[key] for key in ("score", "score_low", "score_high")},
         "rows": rows,
-        "notes": list(_NOTES.get(suite, ())),
+        "notes": notes,
     }
 
 
@@ -98,9 +102,10 @@ def measured(
     """The metrics of `evaluate`, with the suite's table under `suite` unless it is 'pairs'; nobody is asked twice."""
     if suite == "pairs":
         return evaluate(oracle, records, seed=seed, resamples=resamples)
-    tables = oracle.scores([r.prompt for r in records], [r.responses for r in records])
-    table = score_suite(suite, records, tables, seed=seed, resamples=resamples)
-    return {**evaluate_tables(oracle.name, records, tables, seed=seed, resamples=resamples), "suite": table}
+    tables, both = ask(oracle, records)
+    table = score_suite(suite, records, tables, both=both, seed=seed, resamples=resamples)
+    metrics = evaluate_tables(oracle.name, records, tables, seed=seed, resamples=resamples)
+    return {**metrics, **position_bias(oracle), "suite": table}
 
 
 def suite_table(result: Mapping[str, Any]) -> str:
@@ -192,7 +197,9 @@ def _rewardbench2(records: Sequence[PreferenceRecord], tables: Sequence[FloatArr
 
 
 def _pair_hit(record: PreferenceRecord, table: FloatArray) -> FloatArray:
-    """1 if the labelled winner has the strictly higher score, 0 otherwise (equal is wrong)."""
+    """1 if the labelled winner has the strictly higher score, 0 otherwise (equal is wrong); a decided hit as it is."""
+    if table.ndim == 0:
+        return table
     label = record.pairs[0]
     s = table[label.i, label.j] if label.p > 0.5 else table[label.j, label.i]
     return np.array(np.nan if np.isnan(s) else float(s > 0))
@@ -251,13 +258,7 @@ def _lists(record: PreferenceRecord) -> tuple[list[int], list[int]]:
 
 def _judgebench_category(record: PreferenceRecord) -> str:
     source = str(record.meta.get("source", ""))
-    names = {
-        "mmlu-pro": "knowledge",
-        "livebench-reasoning": "reasoning",
-        "livebench-math": "math",
-        "livecodebench": "coding",
-    }
-    found = next((category for start, category in names.items() if source.startswith(start)), None)
+    found = next((category for start, category in _JUDGEBENCH.items() if source.startswith(start)), None)
     if found is None:
         raise DataError(f"record {record.id}: '{source}' is none of JudgeBench's sources ({', '.join(_JUDGEBENCH)})")
     return found
@@ -285,5 +286,5 @@ _NOTES: Mapping[str, tuple[str, ...]] = {
     "rewardbench": ("Equal scores count as wrong; math-prm weighs 984.",),
     "rewardbench2": ("An oracle without scalar rewards is scored by the Hodge potential of its log-odds.",),
     "rm-bench": ("hard: plain chosen against better formatted rejected responses.",),
-    "judgebench": ("The overall score is the mean over pairs, as published; both orders are averaged for judges.",),
+    "judgebench": ("The overall score is the mean over pairs, as published.",),
 }

@@ -143,6 +143,12 @@ def load_splits(config: TrainConfig) -> tuple[list[PreferenceRecord], list[Prefe
         fractions = {"train": 1.0 - config.valid_fraction, "valid": config.valid_fraction}
         parts = split_by_prompt(records, fractions, config.seed)
         training, valid = parts["train"], parts["valid"]
+    if config.decontaminate:
+        from prefeval.data.decontaminate import decontaminate_from
+
+        found = decontaminate_from(training, config.decontaminate)
+        logger.info("%s", found)
+        training = found.kept
     if not training:
         raise DataError("no training records (is everything in the test or validation split?)", file=config.data)
     return training, valid

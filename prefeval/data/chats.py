@@ -103,6 +103,14 @@ def split_strings(a: str, b: str) -> tuple[str, str, str]:
     return shared[:cut], a[cut:], b[cut:]
 
 
+def has_images(value: object) -> bool:
+    """Whether a list of messages holds a part that is not text, as arena-human-preference-140k writes images."""
+    messages = value if isinstance(value, (list, tuple)) else []
+    contents = [m.get("content") for m in messages if isinstance(m, Mapping)]
+    parts = [part for content in contents if isinstance(content, (list, tuple)) for part in content]
+    return any(isinstance(part, Mapping) and part.get("type", "text") != "text" for part in parts)
+
+
 def _message(item: object) -> Message:
     if not isinstance(item, Mapping):
         raise ValueError(f"expected a message with role and content, got {_short(item)}")

@@ -102,6 +102,8 @@ FORMATS: tuple[Format, ...] = (
     ),
 )
 
+_TOKENISED = ("chosen_ids", "rejected_ids", "chosen_input_ids", "rejected_input_ids")  # TRL's pre-tokenised columns
+
 
 def load_records(spec: str, *, format: str | None = None, columns: Mapping[str, str] | None = None) -> Dataset:
     """Preference records from a file, a directory or a hub id `ID[@REV][:CONFIG][:SPLIT]`.
@@ -135,6 +137,10 @@ def sniff(row: Row) -> Format:
     for candidate in FORMATS:
         if candidate.sniffed and not _missing(candidate, row) and candidate.fits(row):
             return candidate
+    tokens = next((name for name in _TOKENISED if name in row.values), None)
+    if tokens is not None:
+        why = "holds token ids: their text depends on a tokenizer that the file does not name; give the text columns"
+        raise row.fail(why, tokens)
     options = [f for f in FORMATS if f.sniffed and _missing(f, row)]
     best = min(options, key=lambda f: (len(_missing(f, row)) - _present(f, row), -_close(f, row), f.drop_empty))
     why = f"no known format has these columns; the nearest, '{best.name}', needs more: "

@@ -21,7 +21,7 @@ from prefeval.data.chats import Messages, as_messages, check_text
 from prefeval.errors import ConfigError, DataError, nearest
 from prefeval.files import iterate_jsonl, read_json
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".csv", ".csv.gz", ".parquet")
 ID_COLUMNS = ("id", "prompt_id", "pair_id", "uid", "question_id")
 # Cells of a CSV file that hold JSON in some formats; the first group always, the second only for message lists.
 _JSON_CELLS = ("responses", "P", "pairs", "ratings", "messages", "turns", "conversations", "meta", "answers")

@@ -29,8 +29,11 @@ def read_arena(rows: Sequence[Row], out: Collector) -> None:
     """Chatbot Arena and MT-Bench human votes: conversation_a, conversation_b, winner (any kind of tie is p = 0.5)."""
     names = ("conversation_a", "conversation_b")
     for row in rows:
-        both = chats.split_pair(row.messages(names[0]), row.messages(names[1]))
         p = _winner(row)
+        if any(chats.has_images(row.get(name)) for name in names):
+            out.drop("the conversation has images", row)
+            continue
+        both = chats.split_pair(row.messages(names[0]), row.messages(names[1]))
         if both is None:
             out.drop(MULTI_TURN, row)
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -52,6 +52,16 @@ class Consistency:
         answered = self.ties + self.decided
         return self.decided_first / answered if answered else math.nan
 
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Counts and shares; a share without anything behind it is None."""
+        shares = {
+            "consistent": self.consistent,
+            "first_shown": self.first_shown,
+            "first_of_decided": self.first_of_decided,
+        }
+        known = {name: None if math.isnan(value) else value for name, value in shares.items()}
+        return {**asdict(self), **known}
+
     @property
     def first_of_decided(self) -> float:
         """The same among the verdicts that were no tie: 0.5 without a position bias."""
@@ -76,14 +86,21 @@ class JudgeOracle(MatrixOracle):
         for prompt, group in zip(prompts, groups, strict=True):
             for a, b in _text_pairs(group):
                 pairs.setdefault((prompt, a, b), len(pairs))
-        asked = [Comparison(*key) for key in pairs]
-        tasks = [self._build(c) for item in asked for c in (item, item.swap())]
-        title = f"judging with {self.judge.id}"
-        verdicts = map_async(self.judge.rule, tasks, concurrency=self.concurrency, title=title)
-        both = [(verdicts[2 * i], verdicts[2 * i + 1]) for i in range(len(asked))]
-        self.consistency = _tally(self.consistency, both)
+        both = self._both([Comparison(*key) for key in pairs])
         p = [_average(one, other) for one, other in both]
         return [self._table(prompt, group, pairs, p) for prompt, group in zip(prompts, groups, strict=True)]
+
+    def ordered(self, items: Sequence[Comparison]) -> FloatArray:
+        """P(first beats second) with `first` shown first, then with it shown second: (n, 2), NaN where it failed."""
+        return _ordered(self._both(items))
+
+    def _both(self, items: Sequence[Comparison]) -> list[tuple[Verdict, Verdict]]:
+        tasks = [self._build(c) for item in items for c in (item, item.swap())]
+        title = f"judging with {self.judge.id}"
+        verdicts = map_async(self.judge.rule, tasks, concurrency=self.concurrency, title=title)
+        both = [(verdicts[2 * i], verdicts[2 * i + 1]) for i in range(len(items))]
+        self.consistency = tally_orders(self.consistency, _ordered(both))
+        return both
 
     def _table(
         self, prompt: Prompt, group: Group, pairs: dict[tuple[Prompt, str, str], int], p: list[float]
@@ -118,18 +135,25 @@ def _text_pairs(group: Group) -> list[tuple[str, str]]:
     return [(a, b) for i, a in enumerate(texts) for b in texts[i + 1 :]]
 
 
+def _ordered(both: Sequence[tuple[Verdict, Verdict]]) -> FloatArray:
+    one = np.array([a.p_first for a, _ in both], dtype=np.float64)  # None becomes NaN
+    other = np.array([b.p_first for _, b in both], dtype=np.float64)
+    return np.stack([one, 1.0 - other], axis=1)
+
+
 def _average(one: Verdict, other: Verdict) -> float:
     if one.p_first is None or other.p_first is None:
         return math.nan
     return 0.5 * (one.p_first + 1.0 - other.p_first)
 
 
-def _tally(before: Consistency, both: Sequence[tuple[Verdict, Verdict]]) -> Consistency:
-    answered = [(a.p_first, b.p_first) for a, b in both if a.p_first is not None and b.p_first is not None]
-    sides = np.sign(np.array(answered, dtype=np.float64).reshape(-1, 2) - 0.5)  # +1: the reply shown first won
+def tally_orders(before: Consistency, ordered: FloatArray) -> Consistency:
+    """`before` with the pairs of `ordered` (n, 2) counted in: what `TwoOrders.ordered` gives, NaN where it failed."""
+    known = ordered[~np.isnan(ordered).any(axis=1)]
+    sides = np.sign(known - 0.5) * np.array([1.0, -1.0])  # +1: the reply shown first won
     return Consistency(
-        pairs=before.pairs + len(both),
-        failed=before.failed + len(both) - len(answered),
+        pairs=before.pairs + len(ordered),
+        failed=before.failed + len(ordered) - len(known),
         flipped=before.flipped + int(np.sum(sides[:, 0] != -sides[:, 1])),
         ties=before.ties + int(np.sum(sides == 0)),
         decided=before.decided + int(np.sum(sides != 0)),

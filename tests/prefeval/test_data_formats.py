@@ -11,6 +11,7 @@ import pytest
 
 from prefeval.data import Dataset, load_records
 from prefeval.data.chats import hh_messages, split_strings, steerlm_messages
+from prefeval.errors import DataError
 from prefeval.types import Message, PreferenceRecord
 
 
@@ -303,3 +304,42 @@ def test_turn_markers() -> None:
     assert steerlm_messages("q\n<extra_id_1>Assistant\n") == (Message("user", "q"),)
     with pytest.raises(ValueError, match="Human:"):
         hh_messages("Hello")
+
+
+def test_arena_rows_with_images_are_dropped_and_counted(tmp_path: Path) -> None:
+    """arena-human-preference-140k: content is a list of parts, of which some are images."""
+
+    def turns(text: str, kind: str = "text") -> list[dict[str, Any]]:
+        part = {"type": kind, "text": "Look" if kind == "text" else None, "image": None, "mimeType": None}
+        reply = {"type": "text", "text": text, "image": None, "mimeType": None}
+        return [{"role": "user", "content": [part]}, {"role": "assistant", "content": [reply]}]
+
+    rows = [
+        {"conversation_a": turns("a", kind), "conversation_b": turns("b", kind), "winner": winner}
+        for kind, winner in (("image", "model_a"), ("text", "both_bad"))
+    ]
+    path = tmp_path / "arena.json"
+    path.write_text(json.dumps(rows))
+    data = load_records(str(path))
+    assert data.report.dropped == {"the conversation has images": 1}
+    assert [(r.prompt.text, r.responses, r.pairs[0].p) for r in data.records] == [("Look", ("a", "b"), 0.5)]
+
+
+def test_zstandard_files_are_read(tmp_path: Path) -> None:
+    import pyarrow
+
+    row = json.dumps({"prompt": "q", "chosen": "a", "rejected": "b"}).encode() + b"\n"
+    path = tmp_path / "pairs.jsonl.zst"
+    with pyarrow.output_stream(str(path), compression="zstd") as out:
+        out.write(row)
+    assert load_records(str(path)).records[0].responses == ("a", "b")
+    path.write_bytes(b"no zstd at all")
+    with pytest.raises(DataError, match="cannot be read"):
+        load_records(str(path))
+
+
+def test_pretokenised_rows_are_refused_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "ids.jsonl"
+    path.write_text(json.dumps({"chosen_ids": [1, 2], "rejected_ids": [1, 3]}))
+    with pytest.raises(DataError, match="holds token ids"):
+        load_records(str(path))

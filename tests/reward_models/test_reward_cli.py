@@ -10,7 +10,7 @@ import pytest
 from tiny import save_tiny
 
 from prefeval.errors import ConfigError, DataError
-from reward_models import cli
+from reward_models import cli, evaluate_cli
 
 RULE = "py:cli_rule:longer"
 SOURCE = """
@@ -91,7 +91,7 @@ def pairs_file(tmp_path: Path) -> Path:
 
 def test_evaluate_writes_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--oracle", RULE, "--data", str(pairs_file(tmp_path)), "--out", str(tmp_path / "out"), "--resamples", "50"]
-    assert cli.evaluate([*argv, "--json"]) == 0
+    assert evaluate_cli.evaluate([*argv, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert printed == written
@@ -103,20 +103,22 @@ def test_evaluate_writes_the_contract(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (written["accuracy"], written["n"], written["n_dropped"]) == (0.75, 4, 0)
     assert (written["cycle_rate"], written["curl_ratio"]) == (None, None)
     assert written["brier"] == pytest.approx((3 * 0.25**2 + 0.75**2) / 4)
-    assert cli.evaluate(argv) == 0
+    assert evaluate_cli.evaluate(argv) == 0
     assert "accuracy              0.750  [" in capsys.readouterr().out
 
 
 def test_evaluate_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     base = ["--oracle", RULE, "--data", str(pairs_file(tmp_path)), "--out", str(tmp_path / "out")]
-    with pytest.raises(DataError, match="format 'rewardbench': no column 'chosen_model'"):
-        cli.evaluate([*base, "--suite", "rewardbench"])
+    with pytest.raises(DataError, match="no column 'subset'"):
+        evaluate_cli.evaluate([*base, "--suite", "rewardbench"])
+    with pytest.raises(ConfigError, match="--split is for --suite pairs"):
+        evaluate_cli.evaluate([*base, "--suite", "rewardbench", "--split", "test"])
     with pytest.raises(DataError, match="no labelled pairs in split 'dev'"):
-        cli.evaluate([*base, "--split", "dev"])
+        evaluate_cli.evaluate([*base, "--split", "dev"])
     with pytest.raises(ConfigError, match="--columns"):
-        cli.evaluate([*base, "--columns", "prompt"])
+        evaluate_cli.evaluate([*base, "--columns", "prompt"])
     with pytest.raises(SystemExit) as caught:
-        cli.evaluate(["--oracle", RULE])
+        evaluate_cli.evaluate(["--oracle", RULE])
     assert caught.value.code == 2
     assert not (tmp_path / "out").exists()
 
@@ -147,7 +149,11 @@ def test_train_refuses_unknown_keys_with_the_nearest_name(tmp_path: Path) -> Non
 
 
 def test_help_lists_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, shown in ((cli.train, "--fit.learning-rate"), (cli.score, "--oracle"), (cli.evaluate, "--suite")):
+    for command, shown in (
+        (cli.train, "--fit.learning-rate"),
+        (cli.score, "--oracle"),
+        (evaluate_cli.evaluate, "--suite"),
+    ):
         with pytest.raises(SystemExit) as caught:
             command(["--help"])
         assert caught.value.code == 0

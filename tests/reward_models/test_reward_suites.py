@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 
 from prefeval.cli import main
-from prefeval.data.readers import load_records
 from prefeval.oracle import PairwiseRule
 from prefeval.stats import wilson
+from prefeval.types import Comparison, FloatArray
+from reward_models.suite_rows import ask, judged, read_suite, two_games
 from reward_models.suites import best_of_score, measured, rewardbench_parts, ties_row
 
 DATA = Path(os.environ.get("PREFEVAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -59,7 +61,7 @@ def test_rewardbench_reproduces_the_example_of_its_readme(tmp_path: Path) -> Non
             texts = {"chosen": f"{chosen} {subset} {n}", "rejected": f"{rejected} {subset} {n}"}
             models = {"chosen_model": "a", "rejected_model": "b", "subset": subset, "id": f"{subset}-{n}"}
             rows.append({"prompt": f"{subset} {n}", **texts, **models})
-    records = load_records(str(write(tmp_path / "filtered.jsonl", rows)), format="rewardbench").records
+    records = read_suite("rewardbench", str(write(tmp_path / "filtered.jsonl", rows)))
     oracle = PairwiseRule("good", lambda _, a, b: 0.5 + 0.4 * (a.startswith("good") - b.startswith("good")))
     result = measured(oracle, records, "rewardbench", resamples=200)
     found = scores_of(result)
@@ -74,7 +76,7 @@ def test_rewardbench_reproduces_the_example_of_its_readme(tmp_path: Path) -> Non
 def test_rewardbench_equal_scores_are_wrong_and_missing_answers_are_dropped(tmp_path: Path) -> None:
     models = {"chosen_model": "a", "rejected_model": "b", "subset": "alpacaeval-easy"}
     rows = [{"prompt": f"p{n}", "chosen": f"c{n}", "rejected": f"r{n}", **models} for n in range(4)]
-    records = load_records(str(write(tmp_path / "rb.jsonl", rows))).records
+    records = read_suite("rewardbench", str(write(tmp_path / "rb.jsonl", rows)))
     answers = {"p0": 0.9, "p1": 0.5, "p2": float("nan"), "p3": 0.9}
 
     def rule(prompt: Any, a: str, b: str) -> float:
@@ -115,7 +117,7 @@ def rb2_rows() -> list[dict[str, Any]]:
 
 
 def test_rewardbench2_all_equal_is_a_quarter_and_a_perfect_ties_score_is_1_01(tmp_path: Path) -> None:
-    records = load_records(str(write(tmp_path / "rb2.jsonl", rb2_rows())), format="rm-bench").records
+    records = read_suite("rewardbench2", str(write(tmp_path / "rb2.jsonl", rb2_rows())))
     texts = [t for r in records for t in r.responses]
     equal = scores_of(measured(scalar(dict.fromkeys(texts, 1.0)), records, "rewardbench2", resamples=10))
     assert {equal[d] for d in ("Factuality", "Precise IF", "Math", "Safety", "Focus")} == {0.25}
@@ -128,7 +130,7 @@ def test_rewardbench2_all_equal_is_a_quarter_and_a_perfect_ties_score_is_1_01(tm
 
 def test_rewardbench2_ties_by_hand(tmp_path: Path) -> None:
     """tied: correct 1.0 .. 1.4, best wrong 0.65: gap 0.35, spread 0.4, not larger; ref gap 0.3: tanh(0.3/0.4 - 1)."""
-    records = load_records(str(write(tmp_path / "rb2.jsonl", rb2_rows()[-2:])), format="rm-bench").records
+    records = read_suite("rewardbench2", str(write(tmp_path / "rb2.jsonl", rb2_rows()[-2:])))
     scores = {f"t{i}": 1.0 + 0.1 * i for i in range(5)} | {f"f{i}": 0.65 - 0.01 * i for i in range(9)}
     scores |= {"four": 1.0, "five": 0.7, "six": 0.0}
     found = scores_of(measured(scalar(scores), records, "rewardbench2", resamples=10))
@@ -153,7 +155,7 @@ def test_rm_bench_extremes(tmp_path: Path, by: str, expected: tuple[float, float
         for d in ("chat", "code", "math", "safety-refuse", "safety-response")
         for n in range(3)
     ]
-    records = load_records(str(write(tmp_path / "rm.jsonl", rows))).records
+    records = read_suite("rm-bench", str(write(tmp_path / "rm.jsonl", rows)))
 
     def value(text: str) -> float:
         return float(styles.index(text.split()[0])) if by == "style" else float(" right " in text)
@@ -181,8 +183,7 @@ def test_the_command_on_the_published_files(
     assert metrics == json.loads((tmp_path / "out" / "metrics.json").read_text())
     rows = metrics["suite"]["rows"]
     assert all(row["score"] in (0.0, None) for row in rows)
-    dropped = sum(metrics["unread"].values())
-    assert rows[-1]["n"] + dropped == n
+    assert rows[-1]["n"] == n  # every row, with empty and identical responses too
 
 
 def test_records_of_another_suite_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,3 +192,47 @@ def test_records_of_another_suite_are_refused(tmp_path: Path, capsys: pytest.Cap
     argv = ["evaluate", "--oracle", "rules:gold", "--data", data, "--suite", "rewardbench2", "--out", str(tmp_path)]
     assert main(argv) == 2
     assert "poetry" in capsys.readouterr().err
+
+
+class FirstShown(PairwiseRule):
+    """A judge that prefers what it is shown first, and is silent about some prompts."""
+
+    def ordered(self, items: list[Comparison]) -> FloatArray:
+        return np.array([(math.nan, math.nan) if "silent" in c.prompt.text else (1.0, 0.0) for c in items])
+
+
+def test_generative_judges_are_asked_in_one_random_order_by_rewardbench(tmp_path: Path) -> None:
+    models = {"chosen_model": "a", "rejected_model": "b", "subset": "alpacaeval-easy"}
+    rows = [{"prompt": f"{'silent ' * (n % 2)}{n}", "chosen": "c", "rejected": "r", **models} for n in range(400)]
+    records = read_suite("rewardbench", str(write(tmp_path / "rb.jsonl", rows)))
+    result = measured(FirstShown("first", lambda p, a, b: 0.5), records, "rewardbench", resamples=20)["suite"]
+    assert (result["rows"][0]["n"], result["rows"][0]["n_dropped"]) == (400, 0)
+    assert result["rows"][0]["score"] == pytest.approx(0.5, abs=0.06)  # half failed, the others won or lost by order
+    assert "(200 failed)" in result["notes"][-1]
+    _, both = ask(FirstShown("first", lambda p, a, b: 0.5), records)
+    assert both is not None
+    hits, _ = judged("rewardbench", records, both, seed=0)
+    assert {float(h) for h in hits[1::2]} == {0.5}
+    assert {float(h) for h in hits[::2]} == {0.0, 1.0}
+
+
+def test_judgebench_votes_of_two_orders() -> None:
+    nan = math.nan
+    # agree twice; agree and oppose; agree and tie; tie and oppose; failed and agree; failed twice
+    both = np.array([[0.9, 0.8], [0.9, 0.1], [0.9, 0.5], [0.5, 0.2], [nan, 0.9], [nan, nan]])
+    assert list(two_games(both)) == [1, 0, 1, 0, 1, 0]
+    assert list(two_games(1 - both)) == [0, 0, 0, 1, 0, 0]
+    # a mean over orders would call this right: 1.0 and 0.25 average to 0.625
+    assert list(two_games(np.array([[1.0, 0.25]]))) == [0]
+
+
+def test_judgebench_of_a_judge_counts_both_games(tmp_path: Path) -> None:
+    rows = [
+        {"pair_id": str(n), "question": f"{'silent ' * (n > 5)}{n}", "response_A": "a", "response_B": "b",
+         "label": ("A>B", "B>A")[n % 2], "source": "mmlu-pro-law"} for n in range(8)
+    ]  # fmt: skip
+    records = read_suite("judgebench", str(write(tmp_path / "jb.jsonl", rows)))
+    found = measured(FirstShown("first", lambda p, a, b: 0.5), records, "judgebench", resamples=20)["suite"]
+    assert (found["score"], found["rows"][-1]["n"]) == (0.0, 8)  # one game each way is no agreement
+    longer = PairwiseRule("b", lambda p, a, b: 0.5 + 0.4 * ((a == "b") - (b == "b")))
+    assert measured(longer, records, "judgebench", resamples=20)["suite"]["score"] == 0.5

@@ -1,0 +1,178 @@
+"""Pair models that are language models: the A/B model of RLHFlow (2405.07863) and the justifier, which argues first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prefeval import chat
+from prefeval.errors import ConfigError
+from prefeval.files import atomic_directory, read_json, write_json
+from prefeval.generate.base import SamplingParams
+from prefeval.generate.hf import HFGenerator
+from prefeval.judges.parse import parse
+from prefeval.models import hushed, load_causal, load_tokenizer
+from prefeval.types import Comparison, FloatArray, Prompt
+from reward_models.forward import Layout, run_ragged
+from reward_models.pairwise import PairOracle, warn_truncated
+
+_BUDGET = 8192
+_JUSTIFY = (
+    "Below are a conversation and two replies to it. Compare the replies: correctness first, then how well each does "
+    "what was asked. Neither their order nor their length is a merit. Write a short comparison, then end with [[A]] if "
+    "reply A is better, [[B]] if reply B is better, or [[C]] if they are equally good.\n\n"
+)
+
+
+def pair_text(item: Comparison) -> str:
+    """The user message of an A/B model: [CONTEXT] .. [RESPONSE A] .. [RESPONSE B] .., turns marked as in training."""
+    context = "".join(f"\n\n<turn> {m.role}\n {m.content}" for m in item.prompt.messages) + "\n\n\n"
+    return f"[CONTEXT] {context} [RESPONSE A] {item.first} [RESPONSE B] {item.second} \n"
+
+
+class ABTokens:
+    """The A/B question as token ids through the model's chat template, without BOS (it is trained without).
+
+    A question beyond `max_length` loses its beginning, counted in `truncated`. Raises ConfigError unless "A" and "B"
+    are one token each.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int = 3072) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        verdicts = [tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in "AB"]
+        if any(len(ids) != 1 for ids in verdicts) or verdicts[0] == verdicts[1]:
+            raise ConfigError(
+                f"the tokenizer writes A and B as {verdicts[0]} and {verdicts[1]}: one token each is needed"
+            )
+        self.verdicts = (int(verdicts[0][0]), int(verdicts[1][0]))
+        self.encoded = self.truncated = 0
+
+    def __call__(self, item: Comparison) -> tuple[int, ...]:
+        ids = chat.encode_prompt(self.tokenizer, Prompt.from_text(pair_text(item)))
+        ids = ids[1:] if ids and ids[0] == self.tokenizer.bos_token_id else ids
+        self.encoded += 1
+        self.truncated += len(ids) > self.max_length
+        return tuple(ids[-self.max_length :])
+
+
+class ABModel(nn.Module):
+    """A causal language model read at the verdict token."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int = 3072) -> None:
+        super().__init__()
+        limit = getattr(model.config, "max_position_embeddings", None) or max_length
+        self.model, self.tokenizer = model, tokenizer
+        self.tokens = ABTokens(tokenizer, min(max_length, int(limit)))
+
+    @classmethod
+    def from_pretrained(cls, spec: str, *, dtype: torch.dtype | None = None, max_length: int = 3072) -> ABModel:
+        """Any causal language model by path or id. Raises ConfigError, one line."""
+        saved = read_json(Path(spec) / "config.json") if (Path(spec) / "config.json").is_file() else {}
+        limit = int(saved.get("pair", {}).get("max_length", max_length))
+        return cls(load_causal(spec, dtype=dtype), load_tokenizer(spec), max_length=limit).eval()
+
+    def save_pretrained(self, path: str | Path) -> Path:
+        """A plain causal language model; config.json also tells the kind of pair model. Written atomically."""
+        with atomic_directory(path) as folder, hushed():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            pair = {"kind": "ab", "max_length": self.tokens.max_length}
+            write_json(folder / "config.json", {**read_json(folder / "config.json"), "pair": pair})
+        return Path(path)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def layout(self, budget: int = _BUDGET) -> Layout:
+        return Layout(budget, chat.safe_pad_id(self.tokenizer), self.device)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Log-probabilities of "A" and "B" as the next token, over the whole vocabulary: (B, 2) float32."""
+        ends, place = torch.unique(lengths - 1, return_inverse=True)
+        logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=ends).logits
+        rows = logits[torch.arange(len(ids), device=ids.device), place].float()
+        out: Tensor = torch.log_softmax(rows, dim=-1)[:, list(self.tokens.verdicts)]
+        return out
+
+
+class ABOracle(PairOracle):
+    """P(A) = softmax over the logits of "A" and "B", at temperature 1, averaged over both orders."""
+
+    def __init__(self, model: ABModel, name: str, *, budget: int = _BUDGET) -> None:
+        super().__init__(name)
+        self.model, self.encoder, self.budget = model.eval(), model.tokens, budget
+
+    def shown(self, items: Sequence[Comparison]) -> FloatArray:
+        with torch.inference_mode():
+            rows = run_ragged(self.model, [self.encoder(c) for c in items], self.model.layout(self.budget))
+        warn_truncated(self.name, self.encoder)
+        return (rows[:, 0] - rows[:, 1]).double().cpu().numpy()
+
+
+class JustifierOracle(PairOracle):
+    """A language model writes a comparison and then its verdict: [[A]], [[B]] or [[C]] for a tie, greedily decoded.
+
+    A reply without a verdict is a failure (NaN), never a tie. `texts` keeps the last call's comparisons by their order.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, *, max_new_tokens: int = 256) -> None:
+        super().__init__(name)
+        self.texts: list[str] = []
+        self._generator = HFGenerator(model, tokenizer, name=name, batch_rows=16)
+        self._params = SamplingParams(max_new_tokens, temperature=0.0)
+
+    def shown(self, items: Sequence[Comparison]) -> FloatArray:
+        prompts = [Prompt.from_text(justify_text(item), id=str(n)) for n, item in enumerate(items)]
+        self.texts = [replies[0].text for replies in self._generator.sample(prompts, 1, self._params, seed=0)]
+        return np.array([verdict_log_odds(text) for text in self.texts], dtype=np.float64)
+
+
+def justify_text(item: Comparison) -> str:
+    """The question of a justifier."""
+    turns = "\n\n".join(f"<|{m.role}|>\n{m.content}" for m in item.prompt.messages)
+    return (
+        f"{_JUSTIFY}<|The Conversation|>\n{turns}\n<|End of the Conversation|>\n\n"
+        f"<|Reply A|>\n{item.first}\n<|End of Reply A|>\n\n<|Reply B|>\n{item.second}\n<|End of Reply B|>"
+    )
+
+
+def verdict_log_odds(text: str) -> float:
+    """+inf for a reply that ends in A, -inf for B, 0 for a tie, NaN where `mt_pair`'s labels are missing."""
+    parsed = parse("mt_pair", text)
+    if parsed.p_first is None:
+        return float("nan")
+    return {1.0: float("inf"), 0.0: float("-inf")}.get(parsed.p_first, 0.0)
+
+
+def open_pair(spec: str, device: str) -> PairOracle:
+    """The oracle behind `pair:SPEC`: a cross encoder, an A/B model, or with `#justify` a justifier.
+
+    A local directory tells its kind in config.json (`pair`), LLM-Blender's by `head_layer` weights; a causal language
+    model without either is an A/B model. Raises ConfigError for what is none of them.
+    """
+    from reward_models.pairwise import CrossEncoder, CrossPairOracle
+
+    path, _, mode = spec.partition("#")
+    if mode not in ("", "justify"):
+        raise ConfigError(f"oracle 'pair:{spec}': behind # only 'justify' is known, not '{mode}'")
+    name = f"pair:{spec}"
+    if mode == "justify":
+        return JustifierOracle(load_causal(path).to(device), load_tokenizer(path), name)
+    if _is_cross(Path(path)):
+        return CrossPairOracle(CrossEncoder.from_pretrained(path).to(device), name)
+    return ABOracle(ABModel.from_pretrained(path).to(device), name)
+
+
+def _is_cross(folder: Path) -> bool:
+    if not (folder / "config.json").is_file():
+        return False
+    saved = read_json(folder / "config.json")
+    if "pair" in saved:
+        return bool(saved["pair"].get("kind") == "cross")
+    return any("PairRM" in str(kind) for kind in saved.get("architectures") or []) or "candidate_maxlength" in saved

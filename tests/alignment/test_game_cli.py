@@ -177,3 +177,13 @@ def test_exact_play_imports_neither_torch_nor_matplotlib() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_rows_choose_what_is_measured_not_what_is_played(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--game", "cyc3", "--algorithm", "onpo", "--rounds", "11"]
+    every, powers, last = (lines(capsys, *argv, "--rows", rows) for rows in ("all", "powers", "last"))
+    assert every == lines(capsys, *argv)
+    assert powers == [every[n - 1] for n in (1, 2, 4, 8, 11)]
+    assert last == every[-1:]
+    assert game([*argv, "--rows", "powers"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["1", "2", "4", "8", "11"]

@@ -137,8 +137,7 @@ REWARDS, RATIOS = np.array([0.2, -0.4, 1.1, 0.7]), [1.125, -1.75, 0.5, 2.0]
 
 @pytest.mark.parametrize(
     ("beta_r", "beta", "expected"),
- [(0.5, 0.5, 0.3485803405458424), (1.0, 0.3, 0.09357949151940734)],
-
+    [(0.5, 0.5, 0.3485803405458424), (1.0, 0.3, 0.09357949151940734)],
 )
 def test_exo_over_k_responses(beta_r: float, beta: float, expected: float) -> None:
     exo = get_algorithm("exo", step=1 / (beta * beta_r), beta=beta)

@@ -78,10 +78,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def table_of_methods() -> list[str]:
-    """One line a method: name, arXiv id, the equilibrium it aims at, how its loss and update are held together."""
+    """One line a method: name, arXiv id, the equilibrium it aims at, what holds loss and update together.
+
+    'minimiser': the loss with default options is minimised by the exact update; 'fixed points': there is no such
+    minimiser, and values, signs and fixed points are tested instead. Both name the test under tests/alignment.
+    """
     lines = [f"{'name':<15} {'arXiv':<22} {'game':<22} shown by"]
     for row in list_algorithms():
-        shown = f"alias of {row.alias_of}" if row.alias_of else "its minimiser" if row.has_minimiser else "fixed points"
+        test = "minimiser: test_algorithms" if row.has_minimiser else "fixed points: test_algorithm_losses"
+        shown = f"alias of {row.alias_of}" if row.alias_of else test
         lines.append(f"{row.name:<15} {row.arxiv:<22} {row.game:<22} {shown}")
     return lines
 

@@ -148,7 +148,9 @@ def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 1 + len(list_algorithms())
     assert next(x for x in lines if x.startswith("egpo ")).split()[1:3] == ["2503.08942", "regularised"]
     assert next(x for x in lines if x.startswith("mirror_prox ")).endswith("alias of egpo")
-    assert next(x for x in lines if x.startswith("sppo ")).endswith("fixed points")
+    assert next(x for x in lines if x.startswith("sppo ")).endswith("fixed points: test_algorithm_losses")
+    for name in ("test_algorithms", "test_algorithm_losses"):
+        assert (Path(__file__).parent / f"{name}.py").exists()
 
 
 @pytest.mark.parametrize("name", [i.name for i in list_algorithms()])

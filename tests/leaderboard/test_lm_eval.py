@@ -1,15 +1,19 @@
 """Open LLM Leaderboard v2 normalisation against values worked out by hand."""
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from leaderboard.lm_eval import BBH, PARTS, board_scores, normalised
+from prefeval.cli import main
 from prefeval.errors import DataError
 
 
-def _results() -> dict:
-    table: dict = {}
+def _results() -> dict[str, Any]:
+    table: dict[str, Any] = {}
     for parts in PARTS.values():
         for task, metric, choices in parts:
             chance = 1 / choices if choices else 0.0
@@ -56,3 +60,24 @@ def test_a_missing_task_is_named() -> None:
         board_scores(results)
     with pytest.raises(DataError, match="results file"):
         board_scores({})
+
+
+def test_tax_prints_differences_and_names_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, aligned = _results(), _results()
+    base["results"]["leaderboard_gpqa"]["acc_norm,none"] = 0.4
+    aligned["n-samples"] = {f"leaderboard_gpqa_{k}": {"effective": n} for k, n in [("main", 448), ("diamond", 198)]}
+    aligned["n-samples"]["leaderboard_math_algebra_hard"] = {"effective": 307}
+    files = [tmp_path / "base.json", tmp_path / "aligned.json"]
+    for file, results in zip(files, (base, aligned), strict=True):
+        file.write_text(json.dumps(results))
+    assert main(["tax", "--results", *map(str, files)]) == 0
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("  ")]
+    # 1.96 * 4 = 7.84 for one model, times the square root of 2 for the difference
+    assert [r.split() for r in rows if "GPQA" in r] == [
+        ["GPQA", "20.00", "+-", "7.84", "n", "?"],
+        ["GPQA", "0.00", "+-", "7.84", "n", "646", "difference", "-20.00", "+-", "11.09"],
+    ]
+    assert any("MATH" in row and "n 307" in row for row in rows)
+    files[1].write_text("{}")
+    assert main(["tax", "--results", *map(str, files)]) == 2
+    assert "aligned.json" in capsys.readouterr().err

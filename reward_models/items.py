@@ -14,8 +14,8 @@ from prefeval.fit import LossOutput
 from prefeval.types import PairLabel, PreferenceRecord
 from reward_models import losses
 from reward_models.config import RANKED, HeadConfig, LossConfig
+from reward_models.cyclicity import gold_matrix
 from reward_models.encoding import PairEncoder
-from reward_models.evaluate import gold_matrix
 from reward_models.forward import Encoded
 from reward_models.heads import pair_logits, scalar_part
 

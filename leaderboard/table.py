@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from leaderboard.safe_cells import csv_cell
 from prefeval.files import write_json, write_text
 from prefeval.stats import Estimate
 
@@ -109,7 +110,7 @@ def to_csv(table: Table) -> str:
     writer = csv.DictWriter(out, table.columns, lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
-        writer.writerow({k: "" if v is None else v for k, v in cells(table, row).items()})
+        writer.writerow({k: csv_cell(v) for k, v in cells(table, row).items()})
     return out.getvalue()
 
 

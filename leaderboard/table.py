@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from leaderboard.quality import separability
+from leaderboard.safe_cells import csv_cell
 from prefeval.files import write_json, write_text
 from prefeval.stats import Estimate
 from prefeval.types import FloatArray
@@ -148,7 +149,7 @@ def to_csv(table: Table) -> str:
     writer = csv.DictWriter(out, table.columns, lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
-        writer.writerow({k: "" if v is None else v for k, v in cells(table, row).items()})
+        writer.writerow({k: csv_cell(v) for k, v in cells(table, row).items()})
     return out.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,3 +42,30 @@ def running_lengths(first: float, now: float) -> str | None:
     if now <= LONGER * first:
         return None
     return f"replies have grown from {first:.0f} to {now:.0f} tokens since the first round"
+
+
+def fixed_point(algorithm: Any, replay: int, length_slope: float) -> list[str]:
+    """What the options do to where the method ends, one line each (section 13.7 of the algorithms reference)."""
+    labels, pairs = getattr(algorithm, "labels", "soft"), getattr(algorithm, "pairs", "all")
+    lines = []
+    if labels == "bernoulli":
+        lines.append("labels bernoulli: one draw a pair keeps the fixed point, with more noise than soft labels")
+    if labels == "hard":
+        lines.append("labels hard: this is the game of the thresholded P, whose equilibrium is another one (13.7)")
+    if pairs != "all":
+        rule = pairs.replace("_", " and ")
+        lines.append(
+            f"pairs {rule}: the replies of a pair are no longer independent draws, so the fixed point moves, much like "
+            "a larger step over tau would move it (13.7); 'all' keeps it"
+        )
+    if replay:
+        lines.append(
+            f"replay {replay}: replies also face those of the last {replay} rounds' policies, so a round steps against "
+            "their mixture. Where the policies have settled nothing changes; on the way there old replies lag behind"
+        )
+    if length_slope:
+        lines.append(
+            f"length_slope {length_slope:g}: the game is that of P with length taken out of its log-odds, for training "
+            "alone; the probes ask the oracle as it is"
+        )
+    return lines

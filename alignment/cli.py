@@ -28,13 +28,15 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
     from alignment.probes import Probes
     from alignment.rounds import RoundLoop
     from prefeval.data import load_prompts
+    from prefeval.oracle import LengthDebiased
     from reward_models.oracles import open_oracle
 
     if not config.prompts:
         raise ConfigError("prompts: say which prompts to train on (a file, a directory or a hub id)")
     prompts = load_prompts(config.prompts, columns=config.columns or None)
     oracle = open_oracle(config.oracle, fast=True)
-    loop = RoundLoop(config, run, oracle, prompts, None)
+    trained_on = LengthDebiased(oracle, config.length_slope) if config.length_slope else oracle
+    loop = RoundLoop(config, run, trained_on, prompts, None)
     probe = config.probe
     if probe.prompts:
         held_out = load_prompts(probe.prompts, columns=config.columns or None)
@@ -57,6 +59,8 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
             seed=config.seed,
             sampling_rows=config.sampling_rows,
         )
+    if not held_out and (config.stop.patience or config.deploy == "best"):
+        raise ConfigError("stop.patience and deploy 'best' need probes: give probe.prompts or a probe.share above 0")
     logger.info("%d training prompts, %d probe prompts, oracle %s", len(loop.prompts), len(held_out), oracle.name)
     return loop.run()
 

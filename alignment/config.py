@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +27,20 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class StopConfig:
+    """When to end before `rounds` are played: `patience` rounds without a new best value of `by`, a probe's."""
+
+    patience: int = 0  # 0: never
+    by: str = "oracle/win_rate"
+    lower_is_better: bool = False
+    least: float = 0.0  # a new best must be better by more than this
+
+    def __post_init__(self) -> None:
+        if self.patience < 0 or self.least < 0:
+            raise ConfigError("stop: patience and least must be at least 0")
+
+
+@dataclass(frozen=True)
 class AlignConfig:
     """Align a policy against an oracle by self-play in rounds."""
 
@@ -44,7 +59,12 @@ class AlignConfig:
     max_new_tokens: int = 256
     sampling_rows: int = 96  # replies decoded side by side
     seed: int = 0
-    deploy: Literal["last", "average"] = "last"  # `final`: the last policy, or the mean parameters of all rounds'
+    # `final`: the last policy, the mean parameters of all rounds', the best round by `stop.by`, or a policy fitted by
+    # maximum likelihood (all weights, as `fit` says) to replies of all rounds' policies in equal shares: their mixture
+    deploy: Literal["last", "average", "best", "distilled"] = "last"
+    replay: int = 0  # so many earlier rounds' replies and verdicts are trained on again
+    length_slope: float = 0.0  # nats of log-odds that a reply loses per character it is longer than the other
+    stop: StopConfig = field(default_factory=StopConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)  # rank 0: all weights are trained
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     fit: FitConfig = field(
@@ -57,8 +77,11 @@ class AlignConfig:
                 raise ConfigError(f"{name}: {getattr(self, name)} is out of range, it must be at least 1")
         if self.responses < 2:
             raise ConfigError("responses: self-play compares replies, so at least 2 a prompt are needed")
-        if self.prompts_per_round < 0:
-            raise ConfigError(f"prompts_per_round: {self.prompts_per_round} is out of range, it must be at least 0")
+        for name in ("prompts_per_round", "replay"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: {getattr(self, name)} is out of range, it must be at least 0")
+        if not math.isfinite(self.length_slope):
+            raise ConfigError(f"length_slope: {self.length_slope} is not a number")
         from alignment.algorithm import get_algorithm
 
         get_algorithm(self.algorithm, **self.options)  # a wrong name or option is told before hours of earlier steps

@@ -6,19 +6,21 @@ import argparse
 import dataclasses
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alignment.algorithm import Algorithm, algorithm_class, get_algorithm, list_algorithms
-from alignment.tabular import GameRound, Sampling, play, play_sampled
+from alignment.tabular import GameRound, Sampling, every_round, play, play_sampled
 from prefeval.errors import ConfigError, PrefevalError
 from prefeval.files import dumps, write_bytes
 from prefeval.games import GAMES, Game, open_game
 from prefeval.log import logger
 from prefeval.types import FloatArray
+
+ROWS = ("all", "powers", "last")
 
 
 def game(argv: list[str]) -> int:
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="OPTION=VALUE", help="another option of the algorithm")
     add("--seed", type=int, default=0, help="of --sampled")
     add("--plot", metavar="FILE", help="write the gaps over the rounds as .svg or .png")
+    add("--rows", choices=ROWS, default="all", help="the rounds that are measured and printed; powers: 1, 2, 4, ...")
     add("--json", action="store_true", help="one JSON document a round on stdout")
     return parser
 
@@ -67,17 +70,23 @@ def _run(options: argparse.Namespace) -> int:
         table = dataclasses.replace(table, start=_policy(options.start, len(table.P), "--start"))
     ref = None if options.ref is None else _policy(options.ref, len(table.P), "--ref")
     rounds = _rounds(options, table, ref)
-    kept = list(_print_json(rounds) if options.json else _print_table(rounds, options.rounds))
+    few = options.rows != "all"
+    kept = list(_print_json(rounds) if options.json else _print_table(rounds, options.rounds, every=few))
     if options.plot:
         write_bytes(options.plot, _plot(kept, f"{options.algorithm} on {table.name}", Path(options.plot).suffix[1:]))
     return 0
 
 
 def table_of_methods() -> list[str]:
-    """One line a method: name, arXiv id, the equilibrium it aims at, how its loss and update are held together."""
+    """One line a method: name, arXiv id, the equilibrium it aims at, what holds loss and update together.
+
+    'minimiser': the loss with default options is minimised by the exact update; 'fixed points': there is no such
+    minimiser, and values, signs and fixed points are tested instead. Both name the test under tests/alignment.
+    """
     lines = [f"{'name':<15} {'arXiv':<22} {'game':<22} shown by"]
     for row in list_algorithms():
-        shown = f"alias of {row.alias_of}" if row.alias_of else "its minimiser" if row.has_minimiser else "fixed points"
+        test = "minimiser: test_algorithms" if row.has_minimiser else "fixed points: test_algorithm_losses"
+        shown = f"alias of {row.alias_of}" if row.alias_of else test
         lines.append(f"{row.name:<15} {row.arxiv:<22} {row.game:<22} {shown}")
     return lines
 
@@ -112,11 +121,18 @@ def _policy(text: str, n: int, flag: str) -> FloatArray:
 
 
 def _rounds(options: argparse.Namespace, table: Game, ref: FloatArray | None) -> Iterator[GameRound]:
-    algorithm = _algorithm(options)
+    algorithm, shown = _algorithm(options), _shown(options.rows, options.rounds)
     if options.sampled is None:
-        return play(algorithm, table, options.rounds, tau=options.tau, ref=ref)
+        return play(algorithm, table, options.rounds, tau=options.tau, ref=ref, shown=shown)
     sampling = Sampling(options.sampled, options.group, options.labels, options.seed)
-    return play_sampled(algorithm, table, options.rounds, sampling, tau=options.tau, ref=ref)
+    return play_sampled(algorithm, table, options.rounds, sampling, tau=options.tau, ref=ref, shown=shown)
+
+
+def _shown(rows: str, last: int) -> Callable[[int], bool]:
+    """Which rounds are measured and printed; the last one always is."""
+    if rows == "powers":
+        return lambda number: number & (number - 1) == 0 or number == last
+    return every_round if rows == "all" else lambda number: number == last
 
 
 def _algorithm(options: argparse.Namespace) -> Algorithm:
@@ -149,11 +165,12 @@ def _print_json(rounds: Iterable[GameRound]) -> Iterator[GameRound]:
         yield row
 
 
-def _print_table(rounds: Iterable[GameRound], total: int) -> Iterator[GameRound]:
+def _print_table(rounds: Iterable[GameRound], total: int, *, every: bool) -> Iterator[GameRound]:
+    """Print the rounds that are given if `every`, else some in even steps on a logarithmic scale."""
     shown = {*(m * 10**e for e in range(len(str(total))) for m in (1, 2, 5)), total}
     sys.stdout.write(f"{'round':>7} {'gap':>10} {'average':>10} {'regularised':>12}  policy\n")
     for row in rounds:
-        if row.round in shown:
+        if every or row.round in shown:
             regularised = "-" if row.gap_regularised is None else f"{row.gap_regularised:.3e}"
             policy = " ".join(f"{p:.3f}" for p in row.policy)
             sys.stdout.write(f"{row.round:7d} {row.gap:10.3e} {row.gap_average:10.3e} {regularised:>12}  {policy}\n")

@@ -16,6 +16,7 @@ import torch
 from prefeval.batching import pad_right, token_batches
 
 _PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # model -> what has_plain_logits found
+FROZEN_TOKENS = 16384  # padded tokens of a batch without gradients
 CHUNK = 512  # response positions whose logits are held at a time: 512 x 49k fp32 = 100 MB
 
 
@@ -120,7 +121,7 @@ def _product_is_logits(model: Any) -> bool:
 
 
 def frozen_logprobs(
-    model: Any, sequences: Sequence[TokenSequence], pad_id: int, *, batch_tokens: int = 16384, bar: Any = None
+    model: Any, sequences: Sequence[TokenSequence], pad_id: int, *, batch_tokens: int = FROZEN_TOKENS, bar: Any = None
 ) -> list[float]:
     """Response log-probs of many sequences under a frozen model, in length-sorted batches."""
     out = [0.0] * len(sequences)
@@ -135,7 +136,7 @@ def frozen_logprobs(
 
 
 def frozen_token_logprobs(
-    model: Any, sequences: Sequence[TokenSequence], pad_id: int, *, batch_tokens: int = 16384
+    model: Any, sequences: Sequence[TokenSequence], pad_id: int, *, batch_tokens: int = FROZEN_TOKENS
 ) -> list[list[float]]:
     """Log-probs of each response token of many sequences under a frozen model."""
     out: list[list[float]] = [[] for _ in sequences]

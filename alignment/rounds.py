@@ -8,25 +8,22 @@ unbroken one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from alignment.alarms import running_lengths, transitive_oracle, unreachable_targets
+from alignment.alarms import fixed_point, running_lengths, transitive_oracle, unreachable_targets
 from alignment.algorithm import Algorithm, Phase, get_algorithm
 from alignment.config import AlignConfig
-from alignment.items import Item, group_loss
+from alignment.fitting import Fitter
 from alignment.policy import (
     Mixture,
     Slots,
     average_parameters,
-    load_policy,
     load_sampler,
-    mixture_logprobs,
-    mixture_token_logprobs,
     opponent_mixture,
     sampler_mixture,
 )
@@ -34,19 +31,16 @@ from alignment.probes import Probes
 from alignment.samples import (
     SampledGroup,
     read_samples,
-    read_tables,
     token_sequences,
     write_samples,
     write_tables,
 )
+from alignment.stopping import best_round, criterion, has_stalled
 from prefeval import chat
-from prefeval.checkpoint import clear_state
 from prefeval.files import sha256_file
-from prefeval.fit import FitConfig, fit
 from prefeval.generate.base import SamplingParams
 from prefeval.generate.hf import HFGenerator
 from prefeval.log import logger
-from prefeval.lora import add_adapters, merge_into
 from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, save_causal
 from prefeval.oracle import Oracle, check_complementary
 from prefeval.runs import MetricRow, RunDir
@@ -67,22 +61,31 @@ class RoundLoop:
         self.tokenizer = load_tokenizer(self.start)
         self.pad = chat.safe_pad_id(self.tokenizer)
         self.dtype = fast_dtype() if config.fit.precision == "auto" else _dtype(config.fit.precision)
+        self.fitter = Fitter(config, run, self.algorithm, self.tokenizer, self.pad, self.dtype, self.weights)
 
     def run(self) -> dict[str, Any]:
+        for line in fixed_point(self.algorithm, self.config.replay, self.config.length_slope):
+            logger.info("%s", line)
         slots = Slots.from_start(self.start)
         if self.probes is not None:
             self.probe(0, slots)
         played: list[str] = []
+        values: list[float] = []
         for number in range(1, self.config.rounds + 1):
             slots = self.play_round(number, slots)
             played.append(slots.checkpoint("policy"))
             if self.probes is not None:
-                self.probe(number, slots)
+                values.append(criterion(self.probe(number, slots), self.config.stop))
+            if has_stalled(values, self.config.stop):
+                best, by = best_round(values, self.config.stop), self.config.stop.by
+                self._alarm(f"stopped after round {number}: {by} was best in round {best} ({values[best - 1]:.4g})")
+                break
         final = self.run_dir.path / "final"
-        kept = played if self.config.deploy == "average" else played[-1:]
-        deployed = [self.weights[p] for p in kept]
-        self.run_dir.stage("final", {"policy": deployed}, lambda: self._finish(kept, final))
-        return {"policy": str(final), "slots": slots.as_json(), "rounds": self.config.rounds}
+        kept = played if self.config.deploy in ("average", "distilled") else played[-1:]
+        if self.config.deploy == "best":
+            kept = [played[best_round(values, self.config.stop) - 1]]
+        self._finish(kept, final)
+        return {"policy": str(final), "slots": slots.as_json(), "rounds": len(played)}
 
     def play_round(self, number: int, slots: Slots) -> Slots:
         data = ""
@@ -93,7 +96,7 @@ class RoundLoop:
             slots = self._fit_phase(number, phase, begun, data)
         return slots
 
-    def probe(self, number: int, slots: Slots) -> None:
+    def probe(self, number: int, slots: Slots) -> dict[str, Any]:
         assert self.probes is not None
         probes, checkpoint, stage = self.probes, slots.checkpoint("policy"), f"round{number}/probe"
         weights = [self.weights[checkpoint], self.weights[self.start]]
@@ -103,7 +106,9 @@ class RoundLoop:
             self._log(number, stage, values, kind="probe")
             return values
 
-        self.run_dir.stage(stage, {"policy": weights, "round": number, "probe": probes.inputs()}, measure)
+        inputs = {"policy": weights, "round": number, "probe": probes.inputs()}
+        values: dict[str, Any] = self.run_dir.stage(stage, inputs, measure)
+        return values
 
     def round_prompts(self, number: int) -> list[Prompt]:
         """This round's prompts: all, or the next ones of a seeded order that starts over when it is used up."""
@@ -191,13 +196,12 @@ class RoundLoop:
         folder = Path(data)
         stage = f"round{number}/{phase.name}/fit"
         inputs = {
-            "samples": sha256_file(folder / "samples.jsonl"),
-            "preferences": sha256_file(folder / "preferences.safetensors"),
+            **self.fitter.data_hashes(number, folder),
             "init": self.weights[slots.checkpoint(phase.init_from)],
             "anchors": {slot: [(w, self.weights[d]) for w, d in slots.mixture(slot)] for slot in phase.anchors},
             "algorithm": [self.config.algorithm, self.config.options],
         }
-        done = self.run_dir.stage(stage, inputs, lambda: self._fit(number, phase, slots, folder, target, stage))
+        done = self.run_dir.stage(stage, inputs, partial(self.fitter.fit, number, phase, slots, folder, target, stage))
         self.weights[str(target)] = done["weights"]
         after = slots.with_checkpoint(phase.output, str(target))
         for slot, source in phase.keeps:
@@ -227,65 +231,35 @@ class RoundLoop:
         self.weights[str(target)] = done["weights"]
         return str(target)
 
-    def _fit(self, number: int, phase: Phase, slots: Slots, folder: Path, target: Path, stage: str) -> dict[str, Any]:
-        items = self._items(number, phase, slots, folder)
-        # Checkpoints of rounds are exact: at small learning rates a round moves less than bf16 can tell apart.
-        model = load_policy(slots.checkpoint(phase.init_from), torch.float32)
-        config: FitConfig = replace(self.config.fit, seed=derive_seed(self.config.seed, "fit", number) % 2**31)
-        if self.config.lora.rank:
-            add_adapters(model, self.config.lora, config.seed)
-        state = self.run_dir.path / "rounds" / f"{number:03d}" / f"{phase.name}-fit"
-        result = fit(
-            model,
-            items,
-            lambda policy, batch: group_loss(policy, batch, self.algorithm, phase, self.pad),
-            config,
-            cost=Item.cost,
-            state_dir=state,
-            stage=stage,
-            metrics=self.run_dir.metrics,
-            title=f"round {number}: fitting {phase.output}",
-        )
-        result.export_masters(model)
-        if self.config.lora.rank:
-            adapted, model = model, load_policy(slots.checkpoint(phase.init_from), torch.float32)
-            merge_into(model, adapted)
-        save_causal(model, self.tokenizer, target)
-        clear_state(state)
-        return {
-            "steps": result.steps,
-            "seconds": result.seconds,
-            **result.final,
-            "weights": fingerprint(str(target)),
-        }
-
-    def _items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[Item]:
-        groups = read_samples(folder / "samples.jsonl")
-        tables = read_tables(folder / "preferences.safetensors")
-        sequences = token_sequences(self.tokenizer, groups, self.config.instruction)
+    def _finish(self, kept: Sequence[str], final: Path) -> None:
+        """Write `final`: the one policy that is kept, or what stands for the average of several."""
+        weights = [self.weights[p] for p in kept]
+        if self.config.deploy != "distilled":
+            self.run_dir.stage("final", {"policy": weights}, lambda: self._average_of(kept, final))
+            return
+        path = self.run_dir.path / "distil" / "samples.jsonl"
+        inputs = {"policy": weights, "seed": self.config.seed, "k": self.config.responses}
+        drawn = self.run_dir.stage("distil/sample", inputs, lambda: self._sample_all(kept, path))
+        sequences = token_sequences(self.tokenizer, read_samples(path), self.config.instruction)
         flat = [s for rows in sequences for s in rows]
-        anchors = {
-            slot: mixture_logprobs(slots.mixture(slot), flat, self.pad, self.dtype, f"anchor {slot}, round {number}")
-            for slot in phase.anchors
-        }
-        by_token = {
-            slot: mixture_token_logprobs(slots.mixture(slot), flat, self.pad, self.dtype)
-            for slot in (phase.anchors if phase.token_anchors else ())
-        }
-        items, first = [], 0
-        for group, rows, table in zip(groups, sequences, tables, strict=True):
-            span = slice(first, first + len(rows))
-            first += len(rows)
-            frozen = {slot: values[span] for slot, values in anchors.items()}
-            opponents = [float(len(r.token_ids or ())) for r in group.responses[len(group.own) :]]
-            tokens = {slot: values[span] for slot, values in by_token.items()}
-            items.append(Item(rows, table, frozen, f"{number}/{group.prompt.id}", opponents, tokens))
-        return items
+        work = partial(self.fitter.distil, flat, kept[-1], final, "final")
+        self.run_dir.stage("final", {**inputs, **drawn}, work)
 
-    def _finish(self, kept: Sequence[str], final: Path) -> dict[str, Any]:
+    def _average_of(self, kept: Sequence[str], final: Path) -> dict[str, Any]:
         model = average_parameters([(1.0 / len(kept), directory) for directory in kept])
         save_causal(model.to(self.dtype), self.tokenizer, final)
         return {"policy": str(final)}
+
+    def _sample_all(self, kept: Sequence[str], path: Path) -> dict[str, Any]:
+        """Fresh replies of every policy, as many of each, to the prompts of the last round."""
+        prompts = self.round_prompts(self.config.rounds)
+        groups: list[SampledGroup] = []
+        for number, directory in enumerate(kept, 1):
+            seed = derive_seed(self.config.seed, "distil", number)
+            replies = self._draw([(1.0, directory)], f"policy {number}", prompts, seed)
+            groups += [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
+        write_samples(path, groups)
+        return {"samples": sha256_file(path)}
 
     def _alarm(self, message: str | None) -> None:
         if message:

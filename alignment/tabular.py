@@ -59,12 +59,22 @@ class Sampling:
         return max(1, -(-self.pairs // inside))
 
 
+def every_round(number: int) -> bool:
+    return True
+
+
 def play(
-    algorithm: Algorithm, game: Game, rounds: int, *, tau: float = 0.0, ref: FloatArray | None = None
+    algorithm: Algorithm,
+    game: Game,
+    rounds: int,
+    *,
+    tau: float = 0.0,
+    ref: FloatArray | None = None,
+    shown: Callable[[int], bool] = every_round,
 ) -> Iterator[GameRound]:
     """Exact play: `rounds` population updates from the game's start. `ref` (n,) defaults to the start.
 
-    `tau` is that of the regularised gap; the algorithm brings its own. Yields a row after every update.
+    `tau` is that of the regularised gap; the algorithm brings its own. Yields a row after every update that is `shown`.
     """
     reference = game.start if ref is None else ref
     state = algorithm.initial_state(game.log_start, np.log(reference))
@@ -75,7 +85,7 @@ def play(
             state = algorithm.population(game.P, state)
             yield np.exp(state.log_policy)
 
-    return _measure(policies(), game, tau, reference)
+    return _measure(policies(), game, tau, reference, shown)
 
 
 def play_sampled(
@@ -86,8 +96,9 @@ def play_sampled(
     *,
     tau: float = 0.0,
     ref: FloatArray | None = None,
+    shown: Callable[[int], bool] = every_round,
 ) -> Iterator[GameRound]:
-    """Play from samples, by minimising `algorithm.loss`. Yields a row after every round."""
+    """Play from samples, by minimising `algorithm.loss`. Yields a row after every round that is `shown`."""
     reference = game.start if ref is None else ref
 
     def policies() -> Iterator[FloatArray]:
@@ -96,13 +107,17 @@ def play_sampled(
             _play_round(algorithm, game, number, sampling, slots)
             yield np.exp(slots["policy"])
 
-    return _measure(policies(), game, tau, reference)
+    return _measure(policies(), game, tau, reference, shown)
 
 
-def _measure(policies: Iterator[FloatArray], game: Game, tau: float, ref: FloatArray) -> Iterator[GameRound]:
+def _measure(
+    policies: Iterator[FloatArray], game: Game, tau: float, ref: FloatArray, shown: Callable[[int], bool]
+) -> Iterator[GameRound]:
     total = np.zeros(len(game.P))
     for number, policy in enumerate(policies, 1):
         total = total + policy
+        if not shown(number):
+            continue
         mean = policy if number == 1 else total / total.sum()
         regularised = regularised_gap(policy, game.P, tau, ref) if tau > 0 else None
         average = duality_gap(mean, game.P)

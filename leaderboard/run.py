@@ -191,7 +191,7 @@ def _verdicts(
             logger.warning("%s: %d verdicts failed (%s)", title, sum(failed.values()), "; ".join(failed))
         if tasks and sum(failed.values()) == len(tasks):
             raise RunError(
-                f"{title}: no verdict was obtained: {next(iter(failed))}. Run the same command to try again."
+                f"{title}: no verdict was obtained: {judged[0].verdict.error}. Run the same command to try again."
             )
         rows = benchmark.native(answers, baselines, judged, judge.id)
         folder = run.path / "annotations" / file_name(name) / (model if benchmark.protocol == "mt_bench" else "")

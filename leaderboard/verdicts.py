@@ -112,10 +112,10 @@ def _ask(
 
 
 def failures(judged: Sequence[Judged]) -> dict[str, int]:
-    """Reason -> how many verdicts failed for it, most frequent first."""
+    """Reason -> how many verdicts failed for it, most frequent first; the message where a judge names no reason."""
     counts: dict[str, int] = {}
     for item in judged:
         if item.verdict.error is not None:
-            reason = json.dumps(item.verdict.error)[1:121].rstrip('"')
+            reason = item.verdict.reason or json.dumps(item.verdict.error)[1:121].rstrip('"')
             counts[reason] = counts.get(reason, 0) + 1
     return dict(sorted(counts.items(), key=lambda pair: -pair[1]))

@@ -7,7 +7,6 @@ at call time and reach no message, log or file. Attempts, waits and spending are
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import time
@@ -16,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from prefeval.api_limits import MAX_RETRY_AFTER, RETRIED, Budget, Pace, backoff, retry_after, scrub
+from prefeval.api_faults import INTERRUPTED, REFUSED_KEY, SPENDING_CAP, Door, Fields, explain
+from prefeval.api_limits import Budget, Pace, backoff, scrub
 from prefeval.api_loop import is_stopping, map_async, pause, run_async
 from prefeval.api_types import (
     ChatReply,
     ChatRequest,
     CostEstimate,
-    MalformedReply,
     Price,
     Usage,
     check_base_url,
@@ -33,7 +32,6 @@ from prefeval.api_types import (
 )
 from prefeval.errors import ConfigError
 from prefeval.files import sha256_json
-from prefeval.log import logger
 from prefeval.types import Message
 
 if TYPE_CHECKING:
@@ -54,17 +52,14 @@ __all__ = [
     "run_async",
 ]
 
-# a 400 that refuses a value, not the field: sending it again under another name would not help
-_VALUE_REFUSED = ("context length", "context_length", "context window", "too large", "too long", "at most", "between")
-_DROPPED = ("temperature", "top_p")  # what reasoning models refuse; their own default stands then
-
 
 class ChatClient:
     """An OpenAI-compatible chat endpoint with bounded concurrency, pacing, retries and a spending cap.
 
     `price_per_million` = dollars (prompt, completion); `max_cost` dollars are never passed, as far as token estimates
-    go. `extra_body` (guided decoding, a server's own options) is sent with every request and part of the store's key.
-    Raises ConfigError for unusable settings; at call time, for a missing key of a remote endpoint.
+    go, `spent` of which are gone already. `extra_body` (a server's own options) is sent with every request and part of
+    the store's key. `timeout` bounds a whole call, so that a reply that trickles does not hold it up for ever. Raises
+    ConfigError for unusable settings; at call time, for a missing key of a remote endpoint.
     """
 
     def __init__(
@@ -79,6 +74,7 @@ class ChatClient:
         max_retries: int = 6,
         timeout: float = 120.0,
         max_cost: float | None = None,
+        spent: float = 0.0,
         price_per_million: Price | None = None,
         extra_body: Mapping[str, Any] | None = None,
         backoff_seconds: float = 0.5,
@@ -95,8 +91,8 @@ class ChatClient:
         self._base_url = check_base_url(base_url) if base_url else None
         self._api_key, self._backoff = api_key, backoff_seconds
         self._requests, self._tokens = Pace(requests_per_minute), Pace(tokens_per_minute)
-        self._budget = Budget(max_cost)
-        self._completion_tokens, self._without = False, frozenset[str]()
+        self._budget = Budget(max_cost, spent)
+        self._fields, self._door = Fields(), Door()
         # connections and gates belong to the loop they were made on
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = WeakKeyDictionary()
 
@@ -111,7 +107,7 @@ class ChatClient:
 
     @property
     def spent(self) -> float:
-        """Dollars spent through this client so far."""
+        """Dollars spent so far: through this client, and what it was told of at the start."""
         return self._budget.spent
 
     @property
@@ -146,14 +142,24 @@ class ChatClient:
     async def ask(self, request: ChatRequest, store: Store | None = None) -> ChatReply:
         """The stored reply to this request, else a new one, which is stored at once.
 
-        Errors and empty replies are not stored: the next run asks again.
+        Whatever a server answered is kept, also an empty reply or a refusal: it has been paid for. Errors are not
+        stored: the next run asks again. The same question asked twice at a time is one call.
         """
-        key = self.key(request) if store is not None else ""
-        saved = store.get("reply", key) if store is not None else None
+        if store is None:
+            return await self._call(request)
+        key = self.key(request)
+        saved = store.get("reply", key)
         if saved is not None:
             return ChatReply.from_json(saved)
+        flights = self._on_this_loop().flights
+        if key not in flights:
+            flights[key] = asyncio.ensure_future(self._call_and_keep(request, store, key))
+            flights[key].add_done_callback(lambda _: flights.pop(key, None))
+        return await asyncio.shield(flights[key])
+
+    async def _call_and_keep(self, request: ChatRequest, store: Store, key: str) -> ChatReply:
         reply = await self._call(request)
-        if store is not None and reply.error is None and (reply.text or reply.logprobs):
+        if reply.error is None:
             store.put("reply", key, reply.as_json())
         return reply
 
@@ -163,7 +169,8 @@ class ChatClient:
             most = self.price_of(Usage(request.prompt_tokens(), request.max_tokens))
             held = await self._budget.hold(most)
             if held is None:
-                return ChatReply(error=f"not sent: the spending cap of ${self._budget.cap:g} is reached")
+                why = f"not sent: the spending cap of ${self._budget.cap:g} is reached"
+                return ChatReply(error=why, reason=SPENDING_CAP)
             cost = 0.0
             try:
                 reply = await self._attempts(here, request)
@@ -177,34 +184,48 @@ class ChatClient:
         while True:
             expected = request.prompt_tokens() + request.max_tokens
             await pause(max(self._requests.reserve(1), self._tokens.reserve(expected)))
+            while (shut := self._door.wait()) and not is_stopping():
+                await pause(shut)
             if is_stopping():
-                return ChatReply(error="not sent: interrupted")
-            endpoint, sent, started = self._endpoint(), self._body(request), time.monotonic()
+                return ChatReply(error="not sent: interrupted", reason=INTERRUPTED)
+            if self._door.closed:
+                return ChatReply(error=self._door.closed, reason=REFUSED_KEY)
+            endpoint, sent, started = self._endpoint(), self.body(request), time.monotonic()
             try:
-                raw = await here.client(endpoint, self.timeout).chat.completions.create(**sent)
+                async with asyncio.timeout(self.timeout):
+                    raw = await here.client(endpoint, self.timeout).chat.completions.create(**sent)
                 reply = read_completion(raw, request, time.monotonic() - started)
             except Exception as error:
-                failure = self._explain(error)
-                if self._adapt(failure, sent):
+                failure = explain(error, secret=self.secret, where=self.base_url or "the API", timeout=self.timeout)
+                if self._fields.adapt(failure, sent, self.model):
                     continue
+                self._door.note(failure)
                 if not failure.retry or attempt >= self.max_retries:
                     tries = f" after {attempt + 1} attempts" if attempt else ""
-                    return ChatReply(error=f"{failure.message}{tries}", status=failure.status)
+                    return ChatReply(error=f"{failure.message}{tries}", status=failure.status, reason=failure.reason)
                 wait = backoff(attempt, self._backoff, random.random())
                 attempt += 1
                 await pause(max(wait, failure.after or 0.0))
                 continue
+            self._door.note(None)
             self._tokens.correct(reply.usage.prompt_tokens + reply.usage.completion_tokens - expected)
             return reply
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        body = request.body(self.model, completion_tokens=self._completion_tokens, without=self._without)
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """The arguments of the openai library's call; options of one server are in `extra_body`."""
+        fields = self._fields
+        body = request.body(self.model, completion_tokens=fields.completion_tokens, without=fields.without)
         return {**body, "extra_body": self.extra_body} if self.extra_body else body
+
+    @property
+    def secret(self) -> str:
+        """The key, read now; empty without one."""
+        return (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
 
     def _endpoint(self) -> tuple[str | None, str]:
         """(address, key), read now. Servers of one's own want no key, but the library wants a text in its place."""
         url = self.base_url
-        key = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        key = self.secret
         if not key.isascii() or not key.isprintable():
             raise ConfigError(f"'{self.model}': the API key holds characters that no key has")
         if not key and endpoint_family(url) == "openai":
@@ -217,59 +238,13 @@ class ChatClient:
             self._loops[loop] = _OnLoop(asyncio.Semaphore(self.concurrency))
         return self._loops[loop]
 
-    def _adapt(self, failure: _Failure, sent: Mapping[str, Any]) -> bool:
-        """Learn from a 400 that refuses a field of what was sent: rename the token limit, or leave the field out.
-
-        True: try again without it. This and all later calls go without, so it is learned once.
-        """
-        text = failure.message.lower()
-        if failure.status != 400 or any(sign in text for sign in _VALUE_REFUSED):
-            return False
-        if "max_tokens" in sent and "max_tokens" in text:
-            self._completion_tokens = True
-            return True
-        for name in _DROPPED:
-            if name in sent and name in text:
-                if name not in self._without:
-                    logger.warning("%s does not take '%s': its own default is used", self.model, name)
-                self._without |= {name}
-                return True
-        return False
-
-    def _explain(self, error: Exception) -> _Failure:
-        """What went wrong, without secrets, and whether to try again. Raises what is not the endpoint's doing."""
-        import openai
-
-        secret = (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
-        if isinstance(error, openai.APIStatusError):
-            status, wait = error.status_code, retry_after(error.response.headers, time.time())
-            retry = status in RETRIED or status >= 500
-            if error.code == "insufficient_quota" or (wait or 0.0) > MAX_RETRY_AFTER:
-                retry = False
-            return _Failure(scrub(f"HTTP {status}: {_detail(error.body, error.message)}", secret), retry, status, wait)
-        if isinstance(error, openai.APITimeoutError):
-            return _Failure(f"no reply within {self.timeout:g} s", True)
-        if isinstance(error, openai.APIConnectionError):
-            where = self.base_url or "the API"
-            return _Failure(scrub(f"no connection to {where}: {error.__cause__ or error}", secret), True)
-        if isinstance(error, (openai.APIError, MalformedReply, json.JSONDecodeError, UnicodeDecodeError)):
-            return _Failure(scrub(f"malformed reply: {error}", secret), True)
-        raise error
-
-
-@dataclass(frozen=True)
-class _Failure:
-    message: str
-    retry: bool
-    status: int | None = None
-    after: float | None = None  # seconds the server asks to wait
-
 
 @dataclass
 class _OnLoop:
     """What belongs to one event loop: the gate that bounds concurrency and the connections."""
 
     gate: asyncio.Semaphore
+    flights: dict[str, asyncio.Future[ChatReply]] = field(default_factory=dict)
     clients: dict[tuple[str | None, str], AsyncOpenAI] = field(default_factory=dict, repr=False)
 
     def client(self, endpoint: tuple[str | None, str], timeout: float) -> AsyncOpenAI:
@@ -277,7 +252,10 @@ class _OnLoop:
             from openai import AsyncOpenAI
 
             url, key = endpoint
-            self.clients[endpoint] = AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+            # one connection a call: on a kept one, a reply that a proxy sent twice would answer the next question
+            once = {"Connection": "close"}
+            settings: Any = {"max_retries": 0, "timeout": timeout, "default_headers": once}
+            self.clients[endpoint] = AsyncOpenAI(api_key=key, base_url=url, **settings)
         return self.clients[endpoint]
 
 
@@ -285,12 +263,3 @@ def open_client(spec: str) -> ChatClient:
     """The client of '[judge:|server:]MODEL[@BASE_URL]'. Raises ConfigError for an unusable spec."""
     model, base_url = parse_endpoint(spec.removeprefix("judge:").removeprefix("server:"))
     return ChatClient(model, base_url)
-
-
-def _detail(body: object, otherwise: str) -> str:
-    """The error text of a server: OpenAI's, or the shapes that other servers use."""
-    if isinstance(body, Mapping):
-        text = body.get("message") or body.get("detail") or body
-        param = f" (param: {body['param']})" if body.get("param") else ""
-        return f"{text}{param}"[:1000]
-    return str(body or otherwise)[:1000]

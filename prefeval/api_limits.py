@@ -46,8 +46,8 @@ class Budget:
     its estimate raises the later ones, so that a tokenizer that counts otherwise does not carry spending past the cap.
     """
 
-    def __init__(self, cap: float | None) -> None:
-        self.cap, self.spent, self.refused = cap, 0.0, 0
+    def __init__(self, cap: float | None, spent: float = 0.0) -> None:
+        self.cap, self.spent, self.refused = cap, spent, 0
         self._held, self._flying, self._settled, self._scale = 0.0, 0, 0, 1.0
 
     async def hold(self, amount: float) -> float | None:
@@ -79,7 +79,10 @@ class Budget:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds that the server asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    """Seconds that the server asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+
+    A date is compared with the server's own `date`, where it sends one: its clock and ours may differ. `now` is ours.
+    """
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         text = headers.get(name)
         if text is None:
@@ -87,13 +90,21 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
         try:
             seconds = float(text) * unit
         except ValueError:
-            try:
-                seconds = parsedate_to_datetime(text).timestamp() - now
-            except ValueError:
+            asked, there = _timestamp(text), _timestamp(headers.get("date"))
+            if asked is None:
                 continue
+            seconds = asked - (now if there is None else there)
         if math.isfinite(seconds):
             return max(seconds, 0.0)
     return None
+
+
+def _timestamp(text: str | None) -> float | None:
+    """Seconds since the epoch of an HTTP date."""
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, OverflowError, TypeError):
+        return None
 
 
 def backoff(attempt: int, base: float, jitter: float) -> float:

@@ -15,6 +15,7 @@ from prefeval.types import Message
 if TYPE_CHECKING:
     from prefeval.judges.base import JudgeTask
 
+_LATER = ("attempt",)
 Price = tuple[float, float]  # dollars a million tokens: prompt, completion
 
 
@@ -28,7 +29,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One chat completion. `top_logprobs` > 0 asks for that many candidates of each token; None leaves a field out."""
+    """One chat completion. `top_logprobs` > 0 asks for that many candidates of each token; None leaves a field out.
+
+    `attempt` tells a question that is asked once more from the first one.
+    """
 
     messages: tuple[Message, ...]
     max_tokens: int = 1024
@@ -37,10 +41,12 @@ class ChatRequest:
     top_logprobs: int = 0
     seed: int | None = None
     stop: tuple[str, ...] | None = None
+    attempt: int = 0
 
     def identity(self) -> dict[str, Any]:
-        """The request as canonical data: part of the store's key."""
-        return asdict(self)
+        """The request as canonical data: part of the store's key. Later fields count where they are used."""
+        data = asdict(self)
+        return {name: value for name, value in data.items() if value or name not in _LATER}
 
     def body(self, model: str, *, completion_tokens: bool, without: frozenset[str]) -> dict[str, Any]:
         """The request's JSON fields. `completion_tokens`: reasoning models call the token limit by that name."""
@@ -65,8 +71,10 @@ class ChatRequest:
 class ChatReply:
     """A reply, or the reason why there is none in `error`.
 
-    `logprobs`: candidates of the first token -> log-probability in nats, None where the endpoint gives none. `cost` is
-    in dollars, 0 without a price; `latency` in seconds, of the last attempt; `status` the HTTP status of an error.
+    `logprobs`: candidates of the first token -> log-probability in nats, None where
+    the endpoint gives none. `cost` is in dollars, 0 without a price; `latency` in seconds, of the last attempt;
+    `status` the HTTP status of an error and `reason` what it is counted by; `refusal` what a model said instead of a
+    reply, or 'content filter'.
     """
 
     text: str = ""
@@ -79,6 +87,8 @@ class ChatReply:
     cost: float = 0.0
     error: str | None = None
     status: int | None = None
+    reason: str | None = None
+    refusal: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -132,12 +142,13 @@ def read_completion(raw: Any, request: ChatRequest, latency: float) -> ChatReply
             int(getattr(counted, "prompt_tokens", None) or request.prompt_tokens()),
             int(getattr(counted, "completion_tokens", None) or estimate_tokens(text)),
         )
-        logprobs = _first_token(choice) if request.top_logprobs else None
+        logprobs = _candidates(choice) if request.top_logprobs else None
         finish = getattr(choice, "finish_reason", None)
+        refusal = getattr(choice.message, "refusal", None) or ("content filter" if finish == "content_filter" else None)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise MalformedReply("the reply is not a chat completion") from None
     model, fingerprint = str(getattr(raw, "model", None) or ""), getattr(raw, "system_fingerprint", None)
-    return ChatReply(text, finish, model, fingerprint, usage, logprobs, latency)
+    return ChatReply(text, finish, model, fingerprint, usage, logprobs, latency, refusal=refusal)
 
 
 def endpoint_family(base_url: str | None) -> str:
@@ -178,7 +189,7 @@ def parse_endpoint(spec: str) -> tuple[str, str | None]:
     return model, check_base_url(url) if url else None
 
 
-def _first_token(choice: Any) -> dict[str, float] | None:
+def _candidates(choice: Any) -> dict[str, float] | None:
     content = getattr(getattr(choice, "logprobs", None), "content", None)
     candidates = getattr(content[0], "top_logprobs", None) if content else None
     if not candidates:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "answer": ("leaderboard.cli:answer", "a model's answers to a benchmark"),
     "judge": ("leaderboard.cli:judge", "verdicts on answers"),
     "leaderboard": ("leaderboard.cli:leaderboard", "scores from existing verdict files; no model, no network"),
+    "tax": ("leaderboard.tax:tax", "base against aligned on the Open LLM Leaderboard tasks, from lm-eval results"),
     "report": ("prefeval.pipeline:report", "RUN...: one self-contained HTML report"),
     "serve": ("reward_models.serve:serve", "any oracle over HTTP"),
     "export": ("prefeval.export:export", "RUN --to DIR: a model or benchmark answers for other tools"),

@@ -8,6 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from prefeval.types import Message, Prompt
 
+# what failures are counted by, beside the reasons of failed calls (prefeval.api_faults)
+EMPTY, REFUSAL, CUT, UNREADABLE = "empty reply", "refusal", "cut by the token limit", "unreadable verdict"
+NO_PROBABILITY, NO_REFERENCES = "no probability", "no references"
+
 
 @dataclass(frozen=True)
 class JudgeTask:
@@ -35,7 +39,8 @@ class JudgeTask:
 class Verdict:
     """A judge's answer to one task. Exactly one of `p_first` (in [0, 1]), `grade` and `error` is not None.
 
-    `label` is the verdict as the protocol writes it ('A>>B', 'm', '7'); `raw` the reply it was parsed from.
+    `label` is the verdict as the protocol writes it ('A>>B', 'm', '7'); `raw` the reply it was parsed from. `reason` is
+    what a failure is counted by, in a few words.
     """
 
     task_id: str
@@ -48,6 +53,7 @@ class Verdict:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    reason: str | None = None
 
 
 @runtime_checkable

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from prefeval.judges.base import JudgeTask, Verdict
+from prefeval.judges.base import NO_PROBABILITY, NO_REFERENCES, JudgeTask, Verdict
 from prefeval.judges.parse import label_of
 from prefeval.oracle import Oracle
 
-_NO_REFERENCES = (
+_WHAT_IS_MISSING = (
     "a preference model grades by comparing: this task has no reference answers (meta['references'], a list of texts)"
 )
 
@@ -56,7 +56,8 @@ class OracleJudge:
         for i, (task, group) in enumerate(zip(tasks, groups, strict=True)):
             same = np.array([text == group[0] for text in group[1:]])
             p = float(np.where(same, 0.5, rows.get(i, 0.5)).mean()) if group else math.nan
-            verdicts.append(self._verdict(task, p) if group else Verdict(task.id, self.id, error=_NO_REFERENCES))
+            missing = Verdict(task.id, self.id, error=_WHAT_IS_MISSING, reason=NO_REFERENCES)
+            verdicts.append(self._verdict(task, p) if group else missing)
         return verdicts
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -66,7 +67,8 @@ class OracleJudge:
 
     def _verdict(self, task: JudgeTask, p: float) -> Verdict:
         if math.isnan(p):
-            return Verdict(task.id, self.id, error=f"the oracle '{self.id}' gave no probability")
+            error = f"the oracle '{self.id}' gave no probability"
+            return Verdict(task.id, self.id, error=error, reason=NO_PROBABILITY)
         if task.second is None:
             grade = 1.0 + 9.0 * p
             return Verdict(task.id, self.id, grade=grade, label=f"{grade:.2f}")

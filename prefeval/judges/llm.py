@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from prefeval.api import ChatClient, ChatReply, ChatRequest
 from prefeval.files import sha256_json
-from prefeval.judges.base import JudgeTask, Verdict
+from prefeval.judges.base import CUT, EMPTY, REFUSAL, UNREADABLE, JudgeTask, Verdict
 from prefeval.judges.parse import NO_LABEL, TEXT_FALLBACK, Parsed, parse
 from prefeval.log import logger
 from prefeval.store import Store
@@ -80,7 +80,9 @@ class LLMJudge:
         return self._learn(await self.client.ask(request, self.store))
 
     def _learn(self, reply: ChatReply) -> ChatReply | None:
-        without = reply.error is None and reply.logprobs is None and bool(reply.text.strip())
+        # a reasoning model may spend its one token on thinking: no text, no candidates, finish_reason length
+        said = bool(reply.text.strip()) or reply.finish_reason == "length"
+        without = reply.error is None and reply.logprobs is None and said and not reply.refusal
         if without or _refuses_logprobs(reply):
             self._logprobs = False
             self._remember(False)
@@ -105,7 +107,7 @@ class LLMJudge:
         return self.client.key(ChatRequest((), 1, top_logprobs=1))
 
     def _read(self, parser: str, replies: list[ChatReply]) -> Parsed:
-        failed = next((r.error for r in replies if r.error is not None), None)
+        failed = next((r.error or f"refused: {r.refusal}" for r in replies if r.error or r.refusal), None)
         if failed is not None:
             return Parsed(error=failed)
         raw = "\n".join(r.text for r in replies)
@@ -116,8 +118,9 @@ class LLMJudge:
 
     def _verdict(self, task: JudgeTask, asked: list[ChatReply], read: list[ChatReply], parsed: Parsed) -> Verdict:
         raw, error = "\n".join(r.text for r in read), parsed.error
-        if error is not None and raw.strip() and all(r.error is None for r in read):
-            cut = ", cut by its token limit" if read[-1].finish_reason == "length" and task.max_tokens > 1 else ""
+        reason = _reason(read, raw, task.max_tokens) if error is not None else None
+        if reason in (UNREADABLE, CUT) and raw.strip():
+            cut = ", cut by its token limit" if reason == CUT else ""
             error = f"unreadable verdict ({task.parser}): {error}{cut}"
         return Verdict(
             task_id=task.id,
@@ -127,10 +130,23 @@ class LLMJudge:
             label=parsed.label,
             raw=raw,
             error=error,
+            reason=reason,
             prompt_tokens=sum(r.usage.prompt_tokens for r in asked),
             completion_tokens=sum(r.usage.completion_tokens for r in asked),
             cost=sum(r.cost for r in asked),
         )
+
+
+def _reason(read: list[ChatReply], raw: str, limit: int) -> str:
+    """What a failed call or an unreadable reply is counted by."""
+    failed = next((r for r in read if r.error), None)
+    if failed is not None:
+        return failed.reason or "failed call"
+    if any(r.refusal for r in read):
+        return REFUSAL
+    if read[-1].finish_reason == "length" and (limit > 1 or not raw.strip()):
+        return CUT
+    return UNREADABLE if raw.strip() or read[0].logprobs is not None else EMPTY
 
 
 def _refuses_logprobs(reply: ChatReply) -> bool:
@@ -144,11 +160,13 @@ def _in_words(request: ChatRequest) -> ChatRequest:
 
 def _follow_up(parser: str, request: ChatRequest, reply: ChatReply, parsed: Parsed) -> ChatRequest | None:
     """The second question to an unreadable reply, where there is one worth asking."""
-    if reply.error is not None or parsed.error is None or request.top_logprobs:
+    if reply.error is not None or reply.refusal or parsed.error is None or request.top_logprobs:
         return None
     larger = min(max(request.max_tokens * _CUT_FACTOR, _CUT_LEAST), _CUT_LIMIT)
     if reply.finish_reason == "length" and larger > request.max_tokens:
         return replace(request, max_tokens=larger)
+    if not reply.text.strip():
+        return replace(request, attempt=1)  # some servers now and then answer nothing
     if parser in _NUDGE and parsed.error == NO_LABEL and reply.text:
         turns = (Message("assistant", reply.text), Message("user", _NUDGE[parser]))
         return replace(request, messages=(*request.messages, *turns))

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 import torch
 from toys import ALPHA, EXACT, GAME, SLOTS, STEP, TAU, group_of, make
 
+import alignment
 from alignment.algorithm import Algorithm, Phase, State, get_algorithm, list_algorithms, register
 from alignment.aliases import ALIASES
+from alignment.config import AlignConfig
 from alignment.regression import anchored_regression
+from prefeval.config import load_config
 from prefeval.errors import ConfigError
 from prefeval.games import log_normalise, open_game
 
@@ -100,6 +104,14 @@ def test_every_method_is_shown_one_way() -> None:
     others = {"sppo", "dno", "exo", "nash_md_pg"}
     assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
     assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
+
+
+def test_every_method_has_a_recipe() -> None:
+    """Two names are teaching aids of games: multiplicative weights and mirror prox."""
+    folder = Path(alignment.__file__).parent / "recipes"
+    configs = [load_config(AlignConfig, str(file), [], command="align") for file in sorted(folder.glob("*.yaml"))]
+    assert {c.algorithm for c in configs} | {"omd", "mirror_prox"} == {i.name for i in list_algorithms()}
+    assert {c.options.get("form", "rewards") for c in configs if c.algorithm == "exo"} == {"rewards", "pairs"}
 
 
 @pytest.mark.parametrize("name", sorted(ALIASES))

@@ -148,7 +148,9 @@ def test_the_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) == 1 + len(list_algorithms())
     assert next(x for x in lines if x.startswith("egpo ")).split()[1:3] == ["2503.08942", "regularised"]
     assert next(x for x in lines if x.startswith("mirror_prox ")).endswith("alias of egpo")
-    assert next(x for x in lines if x.startswith("sppo ")).endswith("fixed points")
+    assert next(x for x in lines if x.startswith("sppo ")).endswith("fixed points: test_algorithm_losses")
+    for name in ("test_algorithms", "test_algorithm_losses"):
+        assert (Path(__file__).parent / f"{name}.py").exists()
 
 
 @pytest.mark.parametrize("name", [i.name for i in list_algorithms()])
@@ -177,3 +179,13 @@ def test_exact_play_imports_neither_torch_nor_matplotlib() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_rows_choose_what_is_measured_not_what_is_played(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--game", "cyc3", "--algorithm", "onpo", "--rounds", "11"]
+    every, powers, last = (lines(capsys, *argv, "--rows", rows) for rows in ("all", "powers", "last"))
+    assert every == lines(capsys, *argv)
+    assert powers == [every[n - 1] for n in (1, 2, 4, 8, 11)]
+    assert last == every[-1:]
+    assert game([*argv, "--rows", "powers"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["1", "2", "4", "8", "11"]

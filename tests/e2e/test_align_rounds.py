@@ -333,13 +333,13 @@ def test_anchors_are_the_same_bits_whenever_they_are_computed(tiny: Path, tmp_pa
     slots = loop.play_round(1, Slots.from_start(loop.start))
     slots = slots.averaged("aux", slots.checkpoint("policy"), 0.25)
     phase, folder = loop.algorithm.phases(1)[0], Path(loop.config.out) / "rounds" / "001" / "aux"
-    first, second = (loop._items(1, phase, slots, folder) for _ in range(2))
+    first, second = (loop.fitter.items(1, phase, slots, folder) for _ in range(2))
     assert [i.anchors for i in first] == [i.anchors for i in second]
     groups = read_samples(folder / "samples.jsonl")
     # the start sampled them: its frozen log-probs are the sampler's; a mixture's are the weighted mean of its members'
-    policy = loop._items(1, replace(phase, anchors=("policy",)), slots, folder)
+    policy = loop.fitter.items(1, replace(phase, anchors=("policy",)), slots, folder)
     aux_alone = Slots({**slots.members, "policy": [(1.0, slots.mixture("aux")[0][1])]})
-    other = loop._items(1, replace(phase, anchors=("policy",)), aux_alone, folder)
+    other = loop.fitter.items(1, replace(phase, anchors=("policy",)), aux_alone, folder)
     for item, group, new, old in zip(first, groups, policy, other, strict=True):
         assert item.anchors["start"] == pytest.approx([r.logprob for r in group.responses], abs=1e-4)
         mixed = [0.75 * a + 0.25 * b for a, b in zip(old.anchors["policy"], new.anchors["policy"], strict=True)]

@@ -382,12 +382,42 @@ def test_a_stored_reply_makes_no_call(tmp_path: Path) -> None:
     assert again == first
 
 
-def test_errors_and_empty_replies_are_not_stored(tmp_path: Path) -> None:
+def test_errors_are_not_stored_but_whatever_was_answered_is(tmp_path: Path) -> None:
     with FakeServer("fine", [status(400), empty()]) as server, Store(tmp_path / "s") as store:
         c = client(server)
         texts = [run_async(c.ask(ChatRequest(HELLO), store)).text for _ in range(4)]
-    assert texts == ["", "", "fine", "fine"]
+    assert texts == ["", "", "", ""]
+    assert server.calls == 2  # the empty reply was paid for
+
+
+def test_the_same_question_twice_at_a_time_is_one_call(tmp_path: Path) -> None:
+    with FakeServer("fine", latency=0.05) as server, Store(tmp_path / "s") as store:
+        c = client(server)
+        replies = map_async(lambda _: c.ask(ChatRequest(HELLO), store), range(6))
+    assert [r.text for r in replies] == ["fine"] * 6
+    assert server.calls == 1
+
+
+def test_a_key_that_stays_refused_stops_the_sending() -> None:
+    with FakeServer(lambda body: status(401, "no")) as server:
+        c = client(server, concurrency=1)
+        replies = map_async(lambda _: c.complete(HELLO), range(9))
     assert server.calls == 3
+    assert {r.reason for r in replies} == {"refused key"}
+    assert sum((r.error or "").startswith("not sent") for r in replies) == 6
+
+
+def test_a_date_is_read_by_the_servers_own_clock() -> None:
+    ours, theirs = 1_700_000_000.0, 1_600_000_000.0
+    headers = {"date": formatdate(theirs, usegmt=True), "retry-after": formatdate(theirs + 30, usegmt=True)}
+    assert retry_after(headers, ours) == 30.0
+
+
+def test_the_pace_ignores_jumps_of_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(60.0)
+    assert pace.reserve(1) == 0.0
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert pace.reserve(1) == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_key_of_a_request_is_its_content() -> None:

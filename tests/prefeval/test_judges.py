@@ -269,11 +269,12 @@ def test_failures_are_errors_and_are_asked_again(tmp_path: Path) -> None:
     script = [status(500, "down"), status(500, "down"), empty(), ok("no verdict here")]
     with FakeServer("[[A]]", script) as server, Store(tmp_path / "s") as store:
         judge = judge_at(server, store)
-        found = [rule(judge, task())[0] for _ in range(4)]
-    assert [v.error for v in found[:2]] == ["HTTP 500: down after 2 attempts", "empty reply"]
-    assert found[2].error == "unreadable verdict (mt_pair): none of [[A]], [[B]], [[C]]"
-    assert found[2].raw == "no verdict here"
-    assert found[3] == found[2]  # this reply was paid for: it is kept, and reads the same
+        found = [rule(judge, task())[0] for _ in range(3)]
+    assert (found[0].error, found[0].reason) == ("HTTP 500: down after 2 attempts", "server error")
+    # the empty reply is asked for once more, at once
+    assert found[1].error == "unreadable verdict (mt_pair): none of [[A]], [[B]], [[C]]"
+    assert (found[1].raw.strip(), found[1].reason) == ("no verdict here", "unreadable verdict")
+    assert found[2] == found[1]  # these replies were paid for: they are kept, and read the same
     assert all(v.p_first is None and v.grade is None and v.label is None for v in found)
     assert server.calls == 4
 

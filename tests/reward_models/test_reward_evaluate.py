@@ -12,7 +12,8 @@ import pytest
 from prefeval.oracle import Group, MatrixOracle, PairwiseRule
 from prefeval.types import FloatArray, PairLabel, PreferenceRecord, Prompt
 from reward_models.calibrate import brier_terms, ece, expit, fit_temperature, nll_terms
-from reward_models.evaluate import cyclic_triple_accuracy, evaluate, gold_matrix
+from reward_models.cyclicity import gold_matrix
+from reward_models.evaluate import cyclic_triple_accuracy, evaluate
 
 CONTRACT = (
     "accuracy accuracy_low accuracy_high n n_dropped brier ece nll tau length_only_accuracy accuracy_longer "

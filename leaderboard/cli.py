@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from leaderboard.compare import write_comparisons
 from leaderboard.from_files import expand, score_files
+from leaderboard.report import board_page
 from leaderboard.scoring import ALIGNMENTS, FAILURES, ScoreOptions
 from leaderboard.table import Table, as_dict, to_markdown, write_table
 from prefeval.errors import ConfigError, RunError
-from prefeval.files import dumps
+from prefeval.files import dumps, read_json, write_text
 from prefeval.log import logger
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ def leaderboard(argv: list[str]) -> int:
     table = score_files(args.benchmark, args.annotations, args.data, options)
     written = write_table(table, args.out)
     written += write_comparisons(table, args.out, args.compare, options)
+    compared = read_json(args.out / "comparisons.json") if args.compare else []
+    page = board_page(as_dict(table), compared, args.out, f"prefeval leaderboard {shlex.join(argv)}")
+    written.append(write_text(args.out / "report.html", page))
     _show(table, json=args.json)
     logger.info("wrote %s", ", ".join(str(p) for p in written))
     return 0

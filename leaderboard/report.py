@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,17 @@ def report(argv: list[str]) -> int:
         raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from None
     sys.stdout.write(f"{out}\n")
     return 0
+
+
+def board_page(table: Mapping[str, Any], compared: Sequence[Any], folder: Path, command: str) -> str:
+    """The page of one leaderboard made from files: the dictionaries that leaderboard.json and comparisons.json hold."""
+    from leaderboard.report_read import Evidence, RunRecord
+    from prefeval.runs import manifest
+
+    name = str(table["benchmark"])
+    files = {"leaderboard.json": table, "comparisons.json": list(compared)}
+    run = RunRecord("bench", name, folder, manifest=manifest(command), files=files, state="finished")
+    return render(Evidence((run,)), f"Leaderboard of {name}")
 
 
 def render(evidence: Evidence, title: str = "") -> str:

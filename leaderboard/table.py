@@ -145,12 +145,34 @@ def cells(table: Table, row: TableRow) -> dict[str, Any]:
 
 
 def to_csv(table: Table) -> str:
+    """The values by column. A text that a spreadsheet would run as a formula gets an apostrophe in front."""
     out = io.StringIO()
     writer = csv.DictWriter(out, table.columns, lineterminator="\n")
     writer.writeheader()
     for row in table.rows:
         writer.writerow({k: csv_cell(v) for k, v in cells(table, row).items()})
     return out.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """A booktabs table: rank, model, score with its interval, n, length and the protocol's measured columns."""
+    extra = [c for c in EXTRA[table.protocol] if any(r.extra.get(c) is not None for r in table.rows)]
+    head = [
+        "",
+        "model",
+        f"score [{100 * table.level:g}\\%]",
+        "$n$",
+        "length",
+        *(_latex(c.replace("_", " ")) for c in extra),
+    ]
+    lines = [f"\\begin{{tabular}}{{rl{'r' * (len(head) - 2)}}}", "\\toprule", " & ".join(head) + " \\\\", "\\midrule"]
+    for rank, row in zip(ranks(table), table.rows, strict=True):
+        c = cells(table, row)
+        place, score = _place(rank, c)
+        middle = [_show(c[name], 0 if name.startswith("pair_") else 2) for name in extra]
+        parts = [place, _latex(row.name), score, str(c["n"]), _show(c["avg_length"], 0), *middle]
+        lines.append(" & ".join(parts) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
 def to_markdown(table: Table) -> str:
@@ -160,10 +182,10 @@ def to_markdown(table: Table) -> str:
     lines = [f"# {table.benchmark}", "", _line(head), _line(["---"] * len(head))]
     for rank, row in zip(ranks(table), table.rows, strict=True):
         c = cells(table, row)
-        interval = f"{_show(c['score'])} [{_show(c['score_low'])}, {_show(c['score_high'])}]"
+        place, interval = _place(rank, c)
         counts = [str(c["n"]), str(c["n_failed"]), _show(c["avg_length"], 0)]
         middle = [_show(c[name], 0 if name.startswith("pair_") else 2) for name in extra]
-        lines.append(_line([str(rank), row.name, interval, *counts, *middle, row.judge]))
+        lines.append(_line([place, row.name, interval, *counts, *middle, row.judge]))
     lines += ["", f"Models whose intervals overlap share a rank.{_separated(table)}"]
     lines += [f"\n{note}" for note in table.notes]
     return "\n".join(lines) + "\n"
@@ -188,11 +210,12 @@ def as_dict(table: Table) -> dict[str, Any]:
 
 
 def write_table(table: Table, folder: str | Path) -> list[Path]:
-    """Write `leaderboard.csv`, `.md` and `.json` into a folder."""
+    """Write `leaderboard.csv`, `.md`, `.tex` and `.json` into a folder."""
     root = Path(folder)
     return [
         write_text(root / "leaderboard.csv", to_csv(table)),
         write_text(root / "leaderboard.md", to_markdown(table)),
+        write_text(root / "leaderboard.tex", to_latex(table)),
         write_json(root / "leaderboard.json", as_dict(table)),
     ]
 
@@ -200,6 +223,20 @@ def write_table(table: Table, folder: str | Path) -> list[Path]:
 def _separated(table: Table) -> str:
     share = separability([row.score for row in table.rows])
     return "" if math.isnan(share) else f" Separability: {100 * share:.1f}% of the pairs of models do not overlap."
+
+
+def _place(rank: int, values: Mapping[str, Any]) -> tuple[str, str]:
+    """(rank, score with its interval) as printed; nothing for a model without a score."""
+    if values["score"] is None:
+        return "", ""
+    return str(rank), f"{_show(values['score'])} [{_show(values['score_low'])}, {_show(values['score_high'])}]"
+
+
+def _latex(text: str) -> str:
+    """Text with LaTeX's ten special characters escaped and line breaks taken out."""
+    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    special |= {c: f"\\{c}" for c in "&%$#_{}"}
+    return "".join(special.get(c, " " if c in "\r\n" else c) for c in text)
 
 
 def _line(parts: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -222,3 +224,35 @@ def test_subcategories_come_from_the_question_file(tmp_path: Path) -> None:
     assert found["creative_writing"] == ""
     with pytest.raises(ConfigError, match="failures"):
         ScoreOptions(failures="zero")
+
+
+def test_the_tables_escape_what_programs_would_run(tmp_path: Path) -> None:
+    """A model's name is data: no formula in a spreadsheet, no command in LaTeX, no markup in the page."""
+    name = '=HYPERLINK("x") & 5% of $m_1$ <script>alert(1)</script>'
+    rows = [
+        {
+            "instruction": f"q{n}",
+            "output_1": "a" * (n + 1),
+            "generator_1": "base",
+            "output_2": "b" * 3,
+            "generator_2": name,
+            "annotator": "judge",
+            "preference": 1 + (n % 2),
+        }
+        for n in range(6)
+    ]
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(rows))
+    out = tmp_path / "board"
+    argv = ["leaderboard", "--benchmark", "mini-alpaca", "--annotations", str(file), "--out", str(out)]
+    assert cli.leaderboard([*argv[1:], "--resamples", "20"]) == 0
+    with open(out / "leaderboard.csv", newline="", encoding="utf-8") as handle:
+        (row,) = csv.DictReader(handle)
+    assert row["name"] == f"'{name}"
+    tex = (out / "leaderboard.tex").read_text()
+    assert r'=HYPERLINK("x") \& 5\% of \$m\_1\$' in tex
+    assert tex.count(r"\\") == 2  # the header and one row
+    page = (out / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//|url\(\s*["']?(?:https?:)?//""", page)

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("leaderboard.cli:bench", "RECIPE: answers, verdicts, scores, report"),
     "run": ("prefeval.pipeline:run", "RECIPE: several of the commands above as one resumable run"),
     "train-pair": ("reward_models.pair_train:train_pair_command", "RECIPE: train a pair model (cross encoder or A/B)"),
+    "expo": ("reward_models.expo:expo_command", "go beyond a preference model, away from the one it started from"),
     "recipes": ("prefeval.pipeline:recipes", "list the built-in recipes"),
     "score": ("reward_models.cli:score", "P matrix per prompt from any oracle"),
     "evaluate": (

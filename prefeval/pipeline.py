@@ -25,6 +25,7 @@ from prefeval.runs import RunDir
 STEPS: dict[str, tuple[str, str]] = {
     "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
     "train": ("reward_models.config:TrainConfig", "reward_models.train:train"),
+    "expo": ("reward_models.expo:ExpoConfig", "reward_models.expo:extrapolate"),
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
     "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
     "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),

@@ -103,7 +103,7 @@ class TrainConfig:
     decontaminate: tuple[str, ...] = ()  # benchmark files whose prompts, or runs of 13 words of them, are kept out
     test_data: str | None = None  # looked at once, after everything is decided: test.json
     model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
-    keep_head: bool = False  # start from the head of that preference model
+    keep_head: bool = False  # start from the head of that preference model (for bt also from a regression's utility)
     layers: int = 0  # keep only the first N layers: the middle of a small model often knows style better than its end
     head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)

@@ -33,8 +33,18 @@ def position_limit(classifier: Any, wanted: int) -> int:
     return min(wanted, int(limit)) if limit else wanted
 
 
-def classifier_from_base(base: Any, width: int, seed: int, keep_head: bool) -> Any:
-    """A float32 sequence classifier with `width` outputs from a spec or a loaded model; a fresh head unless kept."""
+def classifier_from_base(base: Any, head: HeadConfig, seed: int, keep_head: bool) -> Any:
+    """A float32 sequence classifier for a head, from a spec or a loaded model; a fresh head unless kept.
+
+    A bt head is kept from a regression model as its utility (`as_scalar`), any other from one of the same width.
+    """
+    width = head.width()
+    if keep_head and isinstance(base, str) and head.kind == "bt" and is_saved(Path(base)):
+        saved = head_from(read_json(Path(base) / "config.json")["preference"], base)
+        if saved.kind == "regression":
+            classifier, _, _ = load_saved(Path(base), torch.float32)
+            as_scalar(classifier, saved)
+            return classifier
     if isinstance(base, str):
         classifier, missing = load_classifier(
             base, torch.float32, num_labels=width, fresh_head=not keep_head, seed=seed
@@ -48,6 +58,23 @@ def classifier_from_base(base: Any, width: int, seed: int, keep_head: bool) -> A
     if not keep_head and pools_last_token(classifier):
         init_head(classifier.score, seed)
     return classifier.float()
+
+
+def as_scalar(classifier: Any, head: HeadConfig) -> None:
+    """Turn a regression head into the one output weights @ rows / tau, in place: as a bt head with tau 1 it gives the
+    probabilities that the regression gave. Raises ConfigError for a backbone without a linear `score`.
+    """
+    if not pools_last_token(classifier):
+        raise ConfigError(f"{type(classifier).__name__}: only a causal model's regression head becomes a bt head")
+    old = classifier.score
+    weights = old.weight.new_tensor(head.weights or (1.0,) * len(head.attributes)) / head.tau
+    new = nn.Linear(old.in_features, 1, bias=old.bias is not None, device=old.weight.device, dtype=old.weight.dtype)
+    with torch.no_grad():
+        new.weight.copy_(weights[None] @ old.weight)
+        if old.bias is not None:
+            new.bias.copy_(weights[None] @ old.bias)
+    classifier.score = new
+    classifier.num_labels = classifier.config.num_labels = 1
 
 
 def init_head(score: nn.Linear, seed: int) -> None:

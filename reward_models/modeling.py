@@ -69,10 +69,11 @@ class PreferenceModel(nn.Module):
         """A model to train from a base model spec or a loaded causal model, in float32.
 
         `layers` keeps only that many layers of the backbone (0: all of them). The head is drawn from
-        N(0, std = 1 / (hidden + 1)) by `seed`; `keep_head` keeps that of a preference model of the same width
-        (two-stage training). Raises ConfigError for an unusable base or a tokenizer without padding.
+        N(0, std = 1 / (hidden + 1)) by `seed`; `keep_head` keeps that of a preference model of the same width, or the
+        utility of a regression model for a bt head (two-stage training). Raises ConfigError for an unusable base or a
+        tokenizer without padding.
         """
-        classifier = loading.classifier_from_base(base, head.width(), seed, keep_head)
+        classifier = loading.classifier_from_base(base, head, seed, keep_head)
         if layers:
             loading.cut_layers(classifier, layers)
         pad = safe_pad_id(tokenizer)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_server import FakeServer, Step, ok
 from tiny import make_tiny_tokenizer, save_tiny
 
 import prefeval.generate
@@ -17,7 +18,7 @@ from leaderboard import sampling
 from leaderboard.answer_cli import answer, identity
 from leaderboard.benchmarks import open_benchmark
 from prefeval.chat import template_hash
-from prefeval.errors import ConfigError, DataError
+from prefeval.errors import ConfigError, DataError, RunError
 from prefeval.files import read_jsonl
 from prefeval.generate import Generator, SamplingParams, open_generator
 from prefeval.seeds import derive_seed
@@ -111,6 +112,28 @@ def test_a_killed_run_goes_on_and_says_the_same(tiny: str, tmp_path: Path, monke
     assert not third.asked
     run(tmp_path / "killed", tiny, *arguments[:4], "4", *arguments[5:])
     assert len(third.asked) == 12  # another seed is another question
+
+
+def test_a_server_is_asked_again_only_for_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    bad = open_benchmark("mini-alpaca", None, 5).prompts()[3].turns[0]
+    failing = [True]
+
+    def reply(body: Mapping[str, Any]) -> Step:
+        asked = body["messages"][-1]["content"]
+        if asked == bad and failing:
+            return Step(code=400, message="no", delay=0.5)  # the others have been answered by then
+        return ok(f"to {asked}")
+
+    with FakeServer(reply) as server:
+        spec = f"server:x@{server.base_url}"
+        with pytest.raises(RunError, match="no reply to prompt"):
+            run(tmp_path, spec, "mini-alpaca", "--limit", "5")
+        assert len(server.requests) == 5
+        failing.clear()
+        run(tmp_path, spec, "mini-alpaca", "--limit", "5")
+        assert [r["messages"][-1]["content"] for r in server.requests[5:]] == [bad]
+    assert outputs(tmp_path) == [f"to {p.turns[0]}" for p in open_benchmark("mini-alpaca", None, 5).prompts()]
 
 
 def test_samples_are_choices_or_files(tiny: str, tmp_path: Path) -> None:

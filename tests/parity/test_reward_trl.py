@@ -1,8 +1,8 @@
 """The loss of TRL's RewardTrainer: plain, with margins, with centring (golden numbers, trl 1.16.0, torch 2.13.0).
 
 RewardTrainer.compute_loss was called on a stand-in trainer (object.__new__, an accelerator that gathers nothing) whose
-model returns the float64 logits CHOSEN + REJECTED; the loss and the gradient of the logits are what it gave. It averages
-over pairs where ours sums.
+model returns the float64 logits CHOSEN + REJECTED; the loss and the gradient of the logits are what it gave. It
+averages over pairs where ours sums.
 """
 
 from __future__ import annotations
@@ -46,5 +46,5 @@ def test_loss_and_gradient(config: LossConfig, loss: float, gradient: tuple[list
     out = item_loss(outputs[order], items, HeadConfig("bt"), config)
     mean = out.loss_sum / out.weight
     mean.backward()
-    assert float(mean) == pytest.approx(loss, abs=1e-12)
+    assert float(mean.detach()) == pytest.approx(loss, abs=1e-12)
     torch.testing.assert_close(outputs.grad[:, 0], torch.tensor([*gradient[0], *gradient[1]], dtype=torch.float64))

@@ -92,14 +92,14 @@ def write_arena_answers(path: str | Path, answers: Answers) -> Path:
     return write_jsonl(path, rows)
 
 
-def write_mt_answers(path: str | Path, answers: Answers) -> Path:
-    """FastChat's `model_answer/NAME.jsonl`."""
+def write_mt_answers(path: str | Path, answers: Answers, *more: Answers) -> Path:
+    """FastChat's `model_answer/NAME.jsonl`; `more` are further samples, a choice each (judges grade the first)."""
     rows = [
         {
             "question_id": int(a.key) if a.key.isdigit() else a.key,
-            "answer_id": _answer_id(answers.model, a),
+            "answer_id": _answer_id(answers.model, a, *(m.items[a.key] for m in more)),
             "model_id": answers.model,
-            "choices": [{"index": 0, "turns": list(a.turns)}],
+            "choices": [{"index": i, "turns": list(s.items[a.key].turns)} for i, s in enumerate((answers, *more))],
             "tstamp": time.time(),
         }
         for a in answers.items.values()
@@ -193,6 +193,6 @@ def _read_choices(row: Mapping[str, Any], file: object, number: int) -> tuple[st
     return model, Answer(key, tuple(turns), metadata=row.get("conv_metadata") or {})
 
 
-def _answer_id(model: str, answer: Answer) -> str:
-    """A name for this very answer, the same in every run."""
-    return sha256_json([model, answer.key, list(answer.turns)])[:22]
+def _answer_id(model: str, answer: Answer, *more: Answer) -> str:
+    """A name for this very answer (and its further samples), the same in every run."""
+    return sha256_json([model, answer.key, list(answer.turns), *(list(a.turns) for a in more)])[:22]

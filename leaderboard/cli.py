@@ -1,14 +1,14 @@
-"""The commands of this room: leaderboard, answer, judge, bench. They raise prefeval.errors; the caller prints them."""
+"""The commands leaderboard, judge and bench (answer_cli has answer). They raise prefeval.errors; the caller prints."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leaderboard.arguments import benchmark_arguments, command_parser, count, positive
 from leaderboard.compare import write_comparisons
 from leaderboard.from_files import expand, score_files
 from leaderboard.report import board_page
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def leaderboard(argv: list[str]) -> int:
     """Scores from existing verdict files: no model, no network."""
-    parser = _parser("leaderboard", "Scores from existing verdict files, in the originals' own formats.")
+    parser = command_parser("leaderboard", "Scores from existing verdict files, in the originals' own formats.")
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="alpaca_eval, arena_hard, mt_bench, mini-*")
     parser.add_argument("--annotations", required=True, nargs="+", metavar="FILE", help="verdict files (and answers)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where leaderboard.* are written")
@@ -34,8 +34,8 @@ def leaderboard(argv: list[str]) -> int:
     parser.add_argument("--align", default="instruction", choices=ALIGNMENTS, help="how difficulty is looked up")
     parser.add_argument("--baseline", default="", metavar="NAME", help="the baseline's name (default: from the files)")
     parser.add_argument("--failures", default="dropped", choices=FAILURES, help="MT-Bench ratings without a number")
-    parser.add_argument("--compare", type=_count, default=50, metavar="N", help="paired differences among the best N")
-    parser.add_argument("--resamples", type=_positive, default=1000, metavar="N", help="bootstrap resamples")
+    parser.add_argument("--compare", type=count, default=50, metavar="N", help="paired differences among the best N")
+    parser.add_argument("--resamples", type=positive, default=1000, metavar="N", help="bootstrap resamples")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals; Arena-Hard v2.0 prints 0.9")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -60,42 +60,14 @@ def leaderboard(argv: list[str]) -> int:
     return 0
 
 
-def answer(argv: list[str]) -> int:
-    """A model's answers to a benchmark, in the original's own file."""
-    parser = _parser("answer", "A model's answers to a benchmark, written as the original's own tools read them.")
-    parser.add_argument("--model", required=True, metavar="SPEC", help="folder, hub id, server:MODEL@URL, answers:FILE")
-    parser.add_argument("--name", default="", help="the model's name in the file (default: the spec)")
-    _benchmark_arguments(parser)
-    parser.add_argument("--max-new-tokens", type=_positive, default=512, metavar="N", help="longest reply, in tokens")
-    parser.add_argument("--temperature", type=float, default=0.0, help="MT-Bench's protocol has its own by category")
-    args = parser.parse_args(argv)
-    from leaderboard.answering import answers_from_file, sample_answers, write_answers
-    from leaderboard.benchmarks import open_benchmark
-    from prefeval.generate.base import SamplingParams
-
-    if args.temperature < 0:
-        raise ConfigError("--temperature must not be negative")
-    benchmark = open_benchmark(args.benchmark, args.data, args.limit)
-    if args.model.startswith("answers:"):
-        answers = answers_from_file(benchmark, args.model.removeprefix("answers:"), args.name)
-    else:
-        from prefeval.generate import open_generator
-
-        name = args.name or args.model
-        params = SamplingParams(args.max_new_tokens, args.temperature)
-        answers = sample_answers(benchmark, open_generator(args.model, name=name), name, params, args.seed)
-    logger.info("wrote %s", write_answers(benchmark, args.out, answers))
-    return 0
-
-
 def judge(argv: list[str]) -> int:
     """Verdicts on answers, in the original's own annotation files."""
-    parser = _parser("judge", "Verdicts on answers. Failed ones are asked again when the command is repeated.")
+    parser = command_parser("judge", "Verdicts on answers. Failed ones are asked again when the command is repeated.")
     parser.add_argument("--answers", required=True, nargs="+", metavar="FILE", help="the models' answer files")
     parser.add_argument("--judge", required=True, metavar="SPEC", help="judge:MODEL[@URL], model:PATH, rules:NAME, ...")
     parser.add_argument("--baseline", nargs="+", metavar="FILE", default=[], help="answer files of the baseline(s)")
-    _benchmark_arguments(parser)
-    parser.add_argument("--concurrency", type=_positive, default=8, metavar="N", help="calls at a time")
+    benchmark_arguments(parser)
+    parser.add_argument("--concurrency", type=positive, default=8, metavar="N", help="calls at a time")
     parser.add_argument("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
     args = parser.parse_args(argv)
@@ -176,36 +148,6 @@ def _dry_run(
         f"cost {cost}\n"
     )
     return 0
-
-
-def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--benchmark", required=True, metavar="NAME", help="mini-alpaca, alpaca_eval, mt_bench, ...")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the originals' prompts (the mini sets need none)")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N prompts")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where the files are written")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the run")
-
-
-def _parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"prefeval {command}",
-        description=description,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
 
 
 def _show(table: Table, *, json: bool) -> None:

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "an oracle on preference data or a published suite",
     ),
     "game": ("alignment.game_cli:game", "play an algorithm on an exact matrix game"),
-    "answer": ("leaderboard.cli:answer", "a model's answers to a benchmark"),
+    "answer": ("leaderboard.answer_cli:answer", "a model's answers to a benchmark"),
     "judge": ("leaderboard.cli:judge", "verdicts on answers"),
     "leaderboard": ("leaderboard.cli:leaderboard", "scores from existing verdict files; no model, no network"),
     "tax": ("leaderboard.tax:tax", "base against aligned on the Open LLM Leaderboard tasks, from lm-eval results"),

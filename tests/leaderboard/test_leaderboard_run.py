@@ -13,6 +13,7 @@ import pytest
 from leaderboard_data import DATA, needs_data
 
 from leaderboard import cli
+from leaderboard.answer_cli import answer
 from leaderboard.answers import Answer, Answers, read_answers, write_alpaca_outputs
 from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.alpaca_eval import is_switched
@@ -287,7 +288,7 @@ def test_answer_and_judge_commands(tmp_path: Path, capsys: pytest.CaptureFixture
     benchmark = open_benchmark("mini-alpaca")
     files = {m: write_alpaca_outputs(tmp_path / f"{m}.json", answers_to(benchmark, m)) for m in ("m", "base")}
     out = str(tmp_path / "out")
-    assert cli.answer(["--model", f"answers:{files['m']}", "--benchmark", "mini-alpaca", "--out", out]) == 0
+    assert answer(["--model", f"answers:{files['m']}", "--benchmark", "mini-alpaca", "--out", out]) == 0
     written = str(tmp_path / "out/m/model_outputs.json")
     shared = ["--benchmark", "mini-alpaca", "--answers", written, "--baseline", str(files["base"]), "--out", out]
     assert cli.judge([*shared, "--judge", "judge:x@http://127.0.0.1:9/v1", "--dry-run", "--price", "1", "2"]) == 0

@@ -65,6 +65,26 @@ def test_hybrid_learns_a_cycle_and_bt_cannot(base: Path, cycles: Path, tmp_path:
     check_files(tmp_path / "hybrid", hybrid)
 
 
+SHAPES = {
+    "4-cycle": (("Red.", "Green.", "Blue.", "Pink."), ((0, 1), (1, 2), (2, 3), (3, 0)), 3 / 4),
+    "5-cycle": (("Red.", "Green.", "Blue.", "Pink.", "Grey."), ((0, 1), (1, 2), (2, 3), (3, 4), (4, 0)), 4 / 5),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_hybrid_holds_every_cycle_and_bt_stays_at_its_ceiling(shape: str, base: Path, tmp_path: Path) -> None:
+    """A scalar can please all edges of a cycle but one."""
+    texts, edges, ceiling = SHAPES[shape]
+    data = tmp_path / "shape.jsonl"
+    rows = [{"prompt": "Name a colour.", "chosen": texts[i], "rejected": texts[j]} for i, j in edges]
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    fit = {"epochs": 150.0}
+    hybrid = run_training(config_for(base, data, tmp_path / "hybrid", fit=fit, resamples=2))
+    assert hybrid["metrics"]["accuracy"] == 1.0
+    bt = run_training(config_for(base, data, tmp_path / "bt", head=HeadConfig("bt"), fit=fit, resamples=2))
+    assert bt["metrics"]["accuracy"] <= ceiling + 1e-9
+
+
 def check_files(out: Path, result: dict[str, Any]) -> None:
     """What a run leaves: a model that answers as the metrics say, its card, its rows, and no training state."""
     oracle = open_oracle(f"model:{out / 'final'}", device="cpu")

@@ -8,6 +8,7 @@ from typing import Any
 
 from leaderboard.report_matrix import matrix_plot
 from leaderboard.report_read import RunRecord
+from leaderboard.report_social import social_section
 from leaderboard.report_svg import SLOTS, bars
 from leaderboard.report_text import (
     Cell,
@@ -206,7 +207,8 @@ def _benchmark(run: RunRecord, table: Mapping[str, Any], rows: list[dict[str, An
     pairs = [c for c in compared if isinstance(c, dict) and isinstance(c.get("difference"), dict)]
     if pairs:
         blocks.append(_comparison_table(pairs))
-    return Section(f"bench-{run.name}-{name}", name, tuple(blocks))
+    between = social_section(f"between-{run.name}-{name}", table.get("social"))
+    return Section(f"bench-{run.name}-{name}", name, tuple(blocks), (between,) if between else ())
 
 
 def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]], style: Style) -> Grid:

@@ -48,9 +48,7 @@ def length_figure(rows: Sequence[Mapping[str, Any]], style: Style, unit: str) ->
         told += f", n = {rho.n} models, {rho.n_failed} dropped; bootstrap over models."
     told += f" The first {_MOST} of {rho.n} are drawn." if rho.n > _MOST else ""
     plot = line_panel(Axes("Score against length", f"mean length, {unit}", style), series)
-    return Figure(
-        (plot,), f"One mark a model, whiskers are the 95% intervals of the score. {told}".replace("-", "−")
-    )
+    return Figure((plot,), f"One mark a model, whiskers are the 95% intervals of the score. {told}".replace("-", "−"))
 
 
 def _spearman(x: FloatArray, y: FloatArray) -> float:

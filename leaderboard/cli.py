@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from leaderboard.arguments import benchmark_arguments, command_parser, count, positive
 from leaderboard.compare import write_comparisons
+from leaderboard.findings import with_social
 from leaderboard.from_files import expand, score_files
 from leaderboard.report import board_page
 from leaderboard.scoring import ALIGNMENTS, FAILURES, ScoreOptions
@@ -49,7 +50,7 @@ def leaderboard(argv: list[str]) -> int:
         level=args.level,
         seed=args.seed,
     )
-    table = score_files(args.benchmark, args.annotations, args.data, options)
+    table = with_social(score_files(args.benchmark, args.annotations, args.data, options), seed=args.seed)
     written = write_table(table, args.out)
     written += write_comparisons(table, args.out, args.compare, options)
     compared = read_json(args.out / "comparisons.json") if args.compare else []

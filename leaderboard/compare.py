@@ -127,6 +127,12 @@ def win_rate_matrix(table: Table) -> tuple[list[str], FloatArray]:
     return [row.name for row in table.rows], w
 
 
+def shared_questions(table: Table) -> FloatArray:
+    """How many questions each two models have in common (k, k), in the order of the rows."""
+    known = (~np.isnan(_outcome_matrix(table.rows))).astype(np.float64)
+    return np.asarray(known.T @ known, dtype=np.float64)
+
+
 def _outcome_matrix(rows: Sequence[TableRow]) -> FloatArray:
     """Outcomes by question and model, NaN where there is none: (Q, K)."""
     place = {q: i for i, q in enumerate(dict.fromkeys(q for row in rows for q in row.outcomes))}

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leaderboard.report_length import length_figure
 from leaderboard.report_matrix import matrix_plot
 from leaderboard.report_read import RunRecord
+from leaderboard.report_social import social_section
 from leaderboard.report_svg import SLOTS, bars
 from leaderboard.report_text import (
     Cell,
@@ -32,6 +34,7 @@ from prefeval.stats import Estimate
 # A policy's text is flagged when it is worse than the base's by more than this; the methods section says so.
 MORE_BROKEN, MORE_DUPLICATES, LESS_LIKELY = 0.05, 0.10, 1.0  # shares, shares, nats a token
 _REPLY, _PROMPT = 1500, 700  # characters shown
+_UNIT = {"arena_hard": "tokens, as the protocol counts them", "mt_bench": "characters a turn"}
 _BARS, _ROWS = 40, 200  # models drawn, and rows listed, at most
 
 
@@ -206,7 +209,10 @@ def _benchmark(run: RunRecord, table: Mapping[str, Any], rows: list[dict[str, An
     pairs = [c for c in compared if isinstance(c, dict) and isinstance(c.get("difference"), dict)]
     if pairs:
         blocks.append(_comparison_table(pairs))
-    return Section(f"bench-{run.name}-{name}", name, tuple(blocks))
+    scatter = length_figure(rows, style, _UNIT.get(str(table.get("protocol")), "characters"))
+    blocks += [scatter] if scatter else []
+    between = social_section(f"between-{run.name}-{name}", table.get("social"))
+    return Section(f"bench-{run.name}-{name}", name, tuple(blocks), (between,) if between else ())
 
 
 def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]], style: Style) -> Grid:
@@ -237,8 +243,7 @@ def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]]
 
 
 def _length_unit(table: Mapping[str, Any]) -> str:
-    unit = {"arena_hard": "tokens, as the protocol counts them", "mt_bench": "characters a turn"}
-    return f"Length is the mean number of {unit.get(str(table.get('protocol')), 'characters')}."
+    return f"Length is the mean number of {_UNIT.get(str(table.get('protocol')), 'characters')}."
 
 
 def _interval(found: Estimate, style: Style) -> str:

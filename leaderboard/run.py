@@ -23,6 +23,7 @@ from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark
 from leaderboard.compare import Comparison, paired_comparisons, write_comparisons
 from leaderboard.config import BenchConfig, ModelSpec
+from leaderboard.findings import with_social
 from leaderboard.from_files import score_files
 from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, cells, write_table
@@ -224,6 +225,7 @@ def _scores(
         data_revision=benchmark.data_revision,
     )
     table = score_files(benchmark.name, files, config.data, options, protocol=benchmark.protocol, answers=answers)
+    table = with_social(table, seed=config.seed)
     write_table(table, run.path / "scores" / file_name(benchmark.name))
     stage = f"scores/{benchmark.name}"
     run.metrics.cut(stage)

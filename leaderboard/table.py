@@ -104,6 +104,7 @@ class Table:
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     level: float = 0.95
+    social: Mapping[str, Any] | None = None  # of leaderboard.findings
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -206,6 +207,7 @@ def as_dict(table: Table) -> dict[str, Any]:
         "notes": list(table.notes),
         "level": table.level,
         "separability": separability([row.score for row in table.rows]),
+        **({"social": dict(table.social)} if table.social is not None else {}),
     }
 
 

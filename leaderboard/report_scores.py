@@ -198,7 +198,7 @@ def _benchmark(run: RunRecord, table: Mapping[str, Any], rows: list[dict[str, An
     what, limits, style = score_unit(table)
     name = str(table.get("benchmark") or "benchmark")
     judges = sorted({clean(r.get("judge") or "") for r in rows} - {""})
-    top = [(f"{r.get('rank', '')}. {clean(r['name'])}", score_of(r), 0) for r in rows[:_BARS]]
+    top = [(_ranked(r), score_of(r), 0) for r in rows[:_BARS]]
     levels = [] if limits[1] == 10.0 else [(50.0, "as good as the baseline")]
     caption = f"Score: {what}, with 95% intervals. Models whose intervals overlap share a rank."
     caption += f" The first {_BARS} of {len(rows)} models." if len(rows) > _BARS else ""
@@ -213,6 +213,11 @@ def _benchmark(run: RunRecord, table: Mapping[str, Any], rows: list[dict[str, An
     blocks += [scatter] if scatter else []
     between = social_section(f"between-{run.name}-{name}", table.get("social"))
     return Section(f"bench-{run.name}-{name}", name, tuple(blocks), (between,) if between else ())
+
+
+def _ranked(row: Mapping[str, Any]) -> str:
+    name = clean(row["name"])
+    return name if row.get("rank") is None else f"{row['rank']}. {name}"
 
 
 def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]], style: Style) -> Grid:
@@ -265,7 +270,7 @@ def _comparison_table(pairs: Sequence[Mapping[str, Any]]) -> Grid:
                          *(0 if math.isnan(real(d.get(k))) else int(d[k]) for k in ("n", "n_failed")))  # fmt: skip
         differs = real(c.get("p")) < 0.05
         told = cell(found, "three", "good" if differs else "", "questions")
-        p = plain(c.get("p"), "three")
+        p = Cell("< 0.001") if real(c.get("p")) < 0.001 else plain(c.get("p"), "three")
         body.append(
             (Cell(str(c.get("first"))), Cell(str(c.get("second"))), told, p, plain(c.get("detectable"), "three"))
         )

@@ -196,8 +196,9 @@ def as_dict(table: Table) -> dict[str, Any]:
     """What `leaderboard.json` holds: columns, rows with their breakdown and per-question outcomes, notes."""
     rows = []
     for rank, row in zip(ranks(table), table.rows, strict=True):
+        place = None if math.isnan(row.score.point) else rank
         rows.append(
-            {**cells(table, row), "rank": rank, "breakdown": dict(row.breakdown), "outcomes": dict(row.outcomes)}
+            {**cells(table, row), "rank": place, "breakdown": dict(row.breakdown), "outcomes": dict(row.outcomes)}
         )
     return {
         "benchmark": table.benchmark,

@@ -22,6 +22,7 @@ from prefeval.log import logger
 if TYPE_CHECKING:
     from leaderboard.answers import Answers
     from leaderboard.benchmarks.base import Benchmark
+    from prefeval.api_types import Limits
 
 
 def leaderboard(argv: list[str]) -> int:
@@ -71,16 +72,23 @@ def judge(argv: list[str]) -> int:
     parser.add_argument("--concurrency", type=positive, default=8, metavar="N", help="calls at a time")
     parser.add_argument("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    parser.add_argument("--max-cost", type=float, metavar="DOLLARS", help="what this call may spend; needs --price")
+    parser.add_argument("--requests-per-minute", type=float, metavar="N", help="pace of the calls")
+    parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="pace in prompt and completion tokens")
     args = parser.parse_args(argv)
     from leaderboard.answering import answers_from_file
     from leaderboard.benchmarks import open_benchmark
+    from prefeval.api_types import Limits
+
+    price = (args.price[0], args.price[1]) if args.price else None
+    limits = Limits(args.concurrency, args.requests_per_minute, args.tokens_per_minute, args.max_cost, price)
 
     benchmark = open_benchmark(args.benchmark, args.data, args.limit)
     answers = [answers_from_file(benchmark, file) for file in expand(args.answers)]
     baselines = [answers_from_file(benchmark, file) for file in expand(args.baseline)] if args.baseline else []
     if args.dry_run:
         return _dry_run(benchmark, answers, baselines, args.price)
-    return _judge(benchmark, answers, baselines, args.judge, args.out, args.concurrency)
+    return _judge(benchmark, answers, baselines, args.judge, args.out, limits)
 
 
 def bench(argv: list[str]) -> int:
@@ -106,29 +114,36 @@ def _judge(
     baselines: Sequence[Answers],
     spec: str,
     out: Path,
-    concurrency: int,
+    limits: Limits,
 ) -> int:
     """Ask, write what came, and say what did not."""
     from leaderboard.answering import file_name
     from leaderboard.run import open_judge
     from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
+    from prefeval.api_faults import SPENDING_CAP
 
     tasks = {a.model: benchmark.tasks(a, baselines) for a in answers}
-    used = open_judge(spec, out / "store.sqlite")
-    rows, failed, asked = {}, 0, 0
+    used = open_judge(spec, out / "store.sqlite", limits)
+    rows, failed, asked, capped = {}, 0, 0, 0
     for one in answers:
         journal = Journal(out / "verdicts" / f"{file_name(benchmark.name)}.{file_name(one.model)}.jsonl")
         title = f"judging {one.model} on {benchmark.name}"
-        judged = judge_tasks(used, tasks[one.model], journal, concurrency=concurrency, title=title)
+        judged = judge_tasks(used, tasks[one.model], journal, concurrency=limits.concurrency, title=title)
         reasons = failures(judged)
         if reasons:
             logger.warning("%s: %d verdicts failed (%s)", title, sum(reasons.values()), "; ".join(reasons))
         failed, asked = failed + sum(reasons.values()), asked + len(judged)
+        capped += sum(j.verdict.reason == SPENDING_CAP for j in judged)
         rows[one.model] = benchmark.native(one, baselines, judged, used.id)
-    if asked and failed == asked:
+    if asked and failed == asked and not capped:
         raise RunError("no verdict was obtained; the same command tries again")
     for path in write_native(benchmark, out, used.id, rows):
         logger.info("wrote %s", path)
+    if capped:
+        raise RunError(
+            f"the spending cap of {limits.max_cost:g} dollars was reached: {asked - failed} of {asked} verdicts are kept"
+            f", {capped} were not asked for; the same command with another --max-cost goes on from there"
+        )
     if failed:
         logger.warning("%d of %d verdicts are missing; the same command asks for them again", failed, asked)
     return 0

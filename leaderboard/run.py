@@ -28,6 +28,7 @@ from leaderboard.from_files import score_files
 from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, cells, write_table
 from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
+from prefeval.api_types import Limits
 from prefeval.config import to_dict
 from prefeval.errors import ConfigError, RunError
 from prefeval.files import sha256_file
@@ -64,7 +65,8 @@ def run_bench(
     run = RunDir(config.folder, to_dict(config), command="bench")
     with run.lock():
         answers = _all_answers(run, config, benchmarks, open_model or _open_model)
-        used_judge = judge or open_judge(config.judge, run.path / "store.sqlite")
+        limits = Limits(concurrency=config.concurrency)
+        used_judge = judge or open_judge(config.judge, run.path / "store.sqlite", limits)
         tables, comparisons = {}, {}
         for benchmark in benchmarks:
             table = _run_one(run, config, benchmark, answers[benchmark.name], used_judge)
@@ -84,14 +86,14 @@ def bench_step(config: BenchConfig, run: RunDir) -> dict[str, Any]:
     }
 
 
-def open_judge(spec: str, store: str | Path | None = None) -> Judge:
+def open_judge(spec: str, store: str | Path | None = None, limits: Limits | None = None) -> Judge:
     """`judge:MODEL[@BASE_URL]` asks with the protocol's own templates; every other oracle spec judges by its P."""
     if spec.startswith("judge:"):
         from prefeval.api import open_client
         from prefeval.judges.llm import LLMJudge
         from prefeval.store import Store
 
-        return LLMJudge(open_client(spec), Store(store) if store is not None else None)
+        return LLMJudge(open_client(spec, limits), Store(store) if store is not None else None)
     from prefeval.judges.from_oracle import OracleJudge
     from reward_models.oracles import open_oracle
 

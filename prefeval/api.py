@@ -22,6 +22,7 @@ from prefeval.api_types import (
     ChatReply,
     ChatRequest,
     CostEstimate,
+    Limits,
     Price,
     Usage,
     check_base_url,
@@ -259,7 +260,16 @@ class _OnLoop:
         return self.clients[endpoint]
 
 
-def open_client(spec: str) -> ChatClient:
+def open_client(spec: str, limits: Limits | None = None) -> ChatClient:
     """The client of '[judge:|server:]MODEL[@BASE_URL]'. Raises ConfigError for an unusable spec."""
     model, base_url = parse_endpoint(spec.removeprefix("judge:").removeprefix("server:"))
-    return ChatClient(model, base_url)
+    given = limits or Limits()
+    return ChatClient(
+        model,
+        base_url,
+        concurrency=given.concurrency,
+        requests_per_minute=given.requests_per_minute,
+        tokens_per_minute=given.tokens_per_minute,
+        max_cost=given.max_cost,
+        price_per_million=given.price,
+    )

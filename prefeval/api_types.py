@@ -20,6 +20,23 @@ Price = tuple[float, float]  # dollars a million tokens: prompt, completion
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What calls to an endpoint must keep to. `max_cost` is in dollars and needs a `price`; None is no limit."""
+
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_cost: float | None = None
+    price: Price | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "max_cost"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name.replace('_', '-')} must be positive, not {value}")
+
+
+@dataclass(frozen=True)
 class Usage:
     """Tokens of one call, as the server counted them (estimated where it does not say)."""
 

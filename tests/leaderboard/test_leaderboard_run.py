@@ -331,3 +331,28 @@ def test_a_language_model_judges_all_three_protocols(tmp_path: Path, monkeypatch
     assert mt.extra["average_failures_minus_one"] == pytest.approx((6.5 * 38 - 2) / 40)
     rows = json.loads((tmp_path / "run/annotations/mini-alpaca/ann/annotations.json").read_text())
     assert all(1 < r["preference"] < 2 and r["raw_completion"] == "m" for r in rows)
+
+
+def test_a_spending_cap_stops_cleanly_and_a_higher_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 1,000 dollars a million prompt tokens some of 40 calls fit under 3 dollars; the rest come later, once."""
+    from fake_server import FakeServer, ok
+
+    benchmark = open_benchmark("mini-alpaca")
+    files = {m: write_alpaca_outputs(tmp_path / f"{m}.json", answers_to(benchmark, m)) for m in ("m", "base")}
+    shared = ["--benchmark", "mini-alpaca", "--answers", str(files["m"]), "--baseline", str(files["base"])]
+    shared += ["--out", str(tmp_path / "out"), "--price", "1000", "0", "--concurrency", "2"]
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with FakeServer(lambda body: ok("m", logprobs={"m": -0.1, "M": -2.4})) as server:
+        argv = [*shared, "--judge", f"judge:fake@{server.base_url}", "--max-cost"]
+        with pytest.raises(RunError, match=r"spending cap of 3 dollars .* kept, .* not asked for"):
+            cli.judge([*argv, "3"])
+        first = len(server.requests)
+        assert 2 <= first < 40
+        assert server.peak <= 2
+        assert cli.judge([*argv, "1000"]) == 0
+        assert len(server.requests) == 40
+    rows = json.loads((tmp_path / "out/m/annotations.json").read_text())
+    assert len(rows) == 40
+    assert all(row["preference"] is not None for row in rows)
+    with pytest.raises(ConfigError, match="max-cost must be positive"):
+        cli.judge([*argv, "-1"])

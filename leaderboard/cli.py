@@ -141,8 +141,8 @@ def _judge(
         logger.info("wrote %s", path)
     if capped:
         raise RunError(
-            f"the spending cap of {limits.max_cost:g} dollars was reached: {asked - failed} of {asked} verdicts are kept"
-            f", {capped} were not asked for; the same command with another --max-cost goes on from there"
+            f"the spending cap of {limits.max_cost:g} dollars was reached: {asked - failed} of {asked} verdicts are "
+            f"kept, {capped} were not asked for; the same command with another --max-cost goes on from there"
         )
     if failed:
         logger.warning("%d of %d verdicts are missing; the same command asks for them again", failed, asked)

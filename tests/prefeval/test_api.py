@@ -349,7 +349,10 @@ def test_an_exception_waits_for_what_is_on_its_way() -> None:
     assert sorted(finished) == [1, 2]
 
 
-def test_ctrl_c_finishes_what_is_paid_for(tmp_path: Path) -> None:
+def test_ctrl_c_finishes_what_is_paid_for(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    # a shell that started the tests in the background has them ignore the signal
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     store = Store(tmp_path / "store.sqlite")
     requests = [ChatRequest((Message("user", str(n)),)) for n in range(100)]
 

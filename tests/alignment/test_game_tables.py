@@ -56,7 +56,7 @@ def check_averages(game: str, last: int, capsys: pytest.CaptureFixture[str]) -> 
     return mwu[-1], onpo[-1]
 
 
-@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("game", ["rps", "rand10:0"])
 def test_table_a_rates_of_the_average(game: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_averages(game, 13, capsys)
 
@@ -68,6 +68,7 @@ def test_table_a_up_to_its_last_row(game: str, capsys: pytest.CaptureFixture[str
     assert gaps == pytest.approx(GAMES[game], rel=0.06)  # two digits are printed
 
 
+@pytest.mark.slow  # test_tabular.py has the table's digits; this is the command
 @pytest.mark.parametrize("game", CYCLIC)
 def test_table_b_who_converges_in_the_last_iterate(game: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Multiplicative weights end at the border; optimism, mirror prox and moving magnets come to the equilibrium."""
@@ -101,7 +102,7 @@ def test_table_c_who_converges_in_the_regularised_game(game: str, capsys: pytest
         np.testing.assert_allclose(play[-1]["policy"], nash, atol=1e-4)
 
 
-@pytest.mark.parametrize("seed", [11, 12, 13])
+@pytest.mark.parametrize("seed", [11, *(pytest.param(n, marks=pytest.mark.slow) for n in (12, 13))])
 def test_unseen_matrices(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A circle of five with random odds, in a file: equilibria by linear program and by fixed point are reached."""
     draw = np.random.default_rng(seed)

@@ -144,6 +144,7 @@ def test_alpaca_models_that_nobody_published(tmp_path: Path) -> None:
         assert float(found["lc_win_rate"]) == pytest.approx(25.252, abs=0.12)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_alpaca_cross_validated_is_the_packages_own() -> None:
     """Every model through alpaca_eval itself (its two files given, cross-validated C) and through ours: 0.02 points.

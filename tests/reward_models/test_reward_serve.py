@@ -28,7 +28,7 @@ class Running:
     def __init__(self, oracle: Oracle, limits: Limits | None = None) -> None:
         self.service = OracleService(oracle, limits)
         self.server = make_server(self.service, "127.0.0.1", 0)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
 
     def ask(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None) -> tuple[int, Any]:

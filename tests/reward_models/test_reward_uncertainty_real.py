@@ -36,6 +36,7 @@ def differences(split: str) -> tuple[FloatArray, FloatArray, list[int]]:
     return np.array(x), np.array(label), prompts
 
 
+@pytest.mark.slow
 def test_laplace_beats_a_coin_on_unseen_prompts() -> None:
     x, label, _ = differences("val")
     unseen, truth, prompts = differences("test")

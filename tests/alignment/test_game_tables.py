@@ -56,7 +56,7 @@ def check_averages(game: str, last: int, capsys: pytest.CaptureFixture[str]) -> 
     return mwu[-1], onpo[-1]
 
 
-@pytest.mark.parametrize("game", ["rps", "rand10:0"])
+@pytest.mark.parametrize("game", ["rps", pytest.param("rand10:0", marks=pytest.mark.slow)])
 def test_table_a_rates_of_the_average(game: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_averages(game, 13, capsys)
 

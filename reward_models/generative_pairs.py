@@ -18,8 +18,8 @@ from prefeval.generate.hf import HFGenerator
 from prefeval.judges.parse import parse
 from prefeval.models import hushed, load_causal, load_tokenizer
 from prefeval.types import Comparison, FloatArray, Prompt
-from reward_models.forward import Layout, run_ragged
-from reward_models.pairwise import PairOracle, warn_truncated
+from reward_models.forward import Layout
+from reward_models.pairwise import EncodedPairOracle, PairOracle
 
 _BUDGET = 8192
 _JUSTIFY = (
@@ -101,18 +101,11 @@ class ABModel(nn.Module):
         return out
 
 
-class ABOracle(PairOracle):
+class ABOracle(EncodedPairOracle):
     """P(A) = softmax over the logits of "A" and "B", at temperature 1, averaged over both orders."""
 
-    def __init__(self, model: ABModel, name: str, *, budget: int = _BUDGET) -> None:
-        super().__init__(name)
-        self.model, self.encoder, self.budget = model.eval(), model.tokens, budget
-
-    def shown(self, items: Sequence[Comparison]) -> FloatArray:
-        with torch.inference_mode():
-            rows = run_ragged(self.model, [self.encoder(c) for c in items], self.model.layout(self.budget))
-        warn_truncated(self.name, self.encoder)
-        return (rows[:, 0] - rows[:, 1]).double().cpu().numpy()
+    def log_odds(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 0] - outputs[:, 1]
 
 
 class JustifierOracle(PairOracle):

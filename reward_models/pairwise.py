@@ -212,18 +212,29 @@ class CrossEncoder(nn.Module):
         return out
 
 
-class CrossPairOracle(PairOracle):
-    """A cross encoder as an oracle: S_ij = (logit(i, j) - logit(j, i)) / 2, antisymmetric by construction."""
+class EncodedPairOracle(PairOracle):
+    """A pair oracle whose model reads one sequence a question; subclasses say what its outputs mean."""
 
-    def __init__(self, model: CrossEncoder, name: str, *, budget: int = _BUDGET) -> None:
+    def __init__(self, model: Any, name: str, *, budget: int = _BUDGET) -> None:
         super().__init__(name)
         self.model, self.encoder, self.budget = model.eval(), model.tokens, budget
+
+    def log_odds(self, outputs: Tensor) -> Tensor:
+        """Log-odds that the response shown first wins: (n, width) -> (n,)."""
+        raise TypeError(f"{type(self).__name__} must define log_odds()")
 
     def shown(self, items: Sequence[Comparison]) -> FloatArray:
         with torch.inference_mode():
             rows = run_ragged(self.model, [self.encoder(c) for c in items], self.model.layout(self.budget))
         warn_truncated(self.name, self.encoder)
-        return rows[:, 0].double().cpu().numpy()
+        return self.log_odds(rows).double().cpu().numpy()
+
+
+class CrossPairOracle(EncodedPairOracle):
+    """A cross encoder as an oracle: S_ij = (logit(i, j) - logit(j, i)) / 2, antisymmetric by construction."""
+
+    def log_odds(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 0]
 
     def scores(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
         return self._tables(prompts, groups, lambda both: both.mean(axis=1), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ def write_anchors(path: Path, anchors: Anchors, about: Mapping[str, str]) -> Non
     found = {f"sum.{slot}": np.array(values, dtype=np.float64) for slot, values in anchors.sums.items()}
     for slot, rows in anchors.tokens.items():
         found[f"token.{slot}"] = np.array([v for row in rows for v in row], dtype=np.float64)
-    write_bytes(path, save(found, metadata=dict(about)))
+    # one entry: several would be written in another order every time
+    write_bytes(path, save(found, metadata={"about": json.dumps(dict(about), sort_keys=True)}))
 
 
 def read_anchors(path: Path, sequences: Sequence[TokenSequence]) -> Anchors:
@@ -65,11 +67,11 @@ def is_kept(path: Path, facts: Mapping[str, str]) -> bool:
     if not path.exists():
         return False
     with safe_open(path, "numpy") as file:
-        kept = file.metadata() or {}
+        kept = json.loads((file.metadata() or {}).get("about", "{}"))
     differ = [f"{n} {kept.get(n)} (now {facts[n]})" for n in ("template", "dtype") if kept.get(n) != facts[n]]
     if differ:
         logger.warning("%s: anchors were computed with %s; they are computed again", path.name, " and ".join(differ))
-    return dict(kept) == dict(facts)
+    return bool(kept == dict(facts))
 
 
 def check_bits(path: Path, anchors: Anchors, sequences: Sequence[TokenSequence], sums: Sums) -> None:

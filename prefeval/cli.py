@@ -84,11 +84,20 @@ def _guarded(name: str, rest: list[str]) -> int:
     except BrokenPipeError:  # before OSError, whose subclass it is; stdout is gone, so nothing may be flushed into it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            where = f" ({error.filename})" if error.filename else ""
+    except Exception as error:
+        if _lacks_room(error):
+            where = getattr(error, "filename", None)
+            where = f" ({where})" if where else ""
             return _fail(f"no room left on the disk{where}; free some and run the same command again", 2)
         raise
+
+
+def _lacks_room(error: Exception) -> bool:
+    """Whether a full disk or quota is behind an error. safetensors and SQLite say it in words only."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    words = {"SafetensorError": "os error 28", "OperationalError": "database or disk is full"}
+    return words.get(type(error).__name__, "\n") in str(error)
 
 
 def _fail(message: str, code: int) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
@@ -70,6 +72,28 @@ def test_errors_are_one_line_and_an_exit_code(
     captured = capsys.readouterr()
     assert captured.err == f"prefeval: {message}\n"
     assert captured.out == ""
+
+
+def _save_to_a_full_disk() -> int:
+    from safetensors import SafetensorError
+
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")  # as seen on one
+
+
+def _fill_a_database() -> int:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("pragma max_page_count = 2")
+        db.execute("create table t (x)")
+        db.execute("insert into t values (zeroblob(100000))")
+    return 0
+
+
+@pytest.mark.parametrize("do", [_save_to_a_full_disk, _fill_a_database])
+def test_a_full_disk_that_is_told_in_words(
+    command: Callable[[Callable[[], int]], int], capsys: pytest.CaptureFixture[str], do: Callable[[], int]
+) -> None:
+    assert command(do) == 2
+    assert capsys.readouterr().err == "prefeval: no room left on the disk; free some and run the same command again\n"
 
 
 def test_success_and_bugs(command: Callable[[Callable[[], int]], int]) -> None:

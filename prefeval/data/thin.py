@@ -1,4 +1,4 @@
-"""Fewer labelled pairs a prompt: the cost of training goes with the responses read, what is learned also with prompts."""
+"""Fewer labelled pairs a prompt: training costs what is read; what is learned goes with prompts as well."""
 
 from __future__ import annotations
 

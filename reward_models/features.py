@@ -19,7 +19,7 @@ from torch import Tensor
 from prefeval.checkpoint import write_tensors
 from prefeval.files import sync_directory
 from prefeval.log import logger, progress
-from reward_models.forward import Encoded, run_ragged
+from reward_models.forward import Encoded
 from reward_models.modeling import PreferenceModel
 
 _SHARD_TOKENS = 400_000  # about two minutes of a small model on two CPU cores
@@ -45,12 +45,12 @@ def pooled_states(
     if not todo:
         return found
     fast = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=half)
-    with torch.inference_mode(), fast, progress("hidden states (tokens)", todo) as bar:
+    with fast, progress("hidden states (tokens)", todo) as bar:
         for shard in _shards(wanted):
             missing = [ids for ids in shard if ids not in found]
             if not missing:
                 continue
-            rows = _rows(model, missing)
+            rows = model.read([missing], "features", budget=_BATCH_TOKENS)[0].cpu()
             _write_shard(place, missing, keys, rows)
             found.update(zip(missing, rows, strict=True))
             bar.advance(sum(len(ids) for ids in missing))
@@ -83,11 +83,6 @@ def _shards(wanted: Sequence[Encoded]) -> list[list[Encoded]]:
         out[-1].append(ids)
         tokens += len(ids)
     return out
-
-
-def _rows(model: PreferenceModel, sequences: Sequence[Encoded]) -> Tensor:
-    layout = model.layout(_BATCH_TOKENS)
-    return run_ragged(lambda ids, lengths: model.features(ids, lengths).float().cpu(), sequences, layout)
 
 
 def _write_shard(place: Path, shard: Sequence[Encoded], keys: Mapping[Encoded, bytes], rows: Tensor) -> None:

@@ -7,9 +7,10 @@ one loads with AutoModelForSequenceClassification and gives the same outputs. No
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from prefeval.chat import safe_pad_id, template_hash
 from prefeval.errors import ConfigError
 from prefeval.files import atomic_directory
+from prefeval.log import progress
 from prefeval.lora import LoraConfig, add_adapters, merge_into
 from prefeval.models import hushed, load_tokenizer
 from prefeval.types import Prompt
 from reward_models import loading
 from reward_models.config import HeadConfig
 from reward_models.encoding import Encoding, PairEncoder
-from reward_models.forward import Layout
+from reward_models.forward import Encoded, Layout, run_ragged
 
 POOLINGS = ("last", "stock")
+Reading = Literal["outputs", "features"]
 
 
 class PreferenceModel(nn.Module):
@@ -180,9 +183,42 @@ class PreferenceModel(nn.Module):
             bias = score.bias.float() if score.bias is not None else None
             return nn.functional.linear(features.float(), score.weight.float(), bias)
 
-    def encode(self, prompt: Prompt, responses: Sequence[str]) -> list[tuple[int, ...]]:
+    def encode(self, prompt: Prompt, responses: Sequence[str]) -> list[Encoded]:
         """Token ids of each response to one prompt."""
         return [self.encoder(prompt, text) for text in responses]
+
+    def read(
+        self,
+        groups: Sequence[Sequence[Encoded]],
+        what: Reading = "outputs",
+        *,
+        budget: int,
+        known: Mapping[Encoded, Tensor] | None = None,
+        title: str = "",
+    ) -> list[Tensor]:
+        """Rows (k, width or hidden) float32 of each group's k sequences, on the model's device, without gradients.
+
+        Every distinct sequence is read once, in batches of `budget` padded tokens; those whose hidden states (hidden,)
+        are `known` are not read at all. Without a `title` nothing tells how far it is.
+        """
+        known = known or {}
+        distinct = {ids for group in groups for ids in group}
+        there, new = sorted(distinct & known.keys()), sorted(distinct - known.keys())
+
+        def call(ids: Tensor, lengths: Tensor) -> Tensor:
+            return self(ids, lengths) if what == "outputs" else self.features(ids, lengths).float()
+
+        rows: list[Tensor] = []
+        with torch.inference_mode():
+            if there:
+                states = torch.stack([known[ids] for ids in there]).to(self.device)
+                rows.append(self.head_outputs(states) if what == "outputs" else states)
+            if new:
+                with progress(title, len(new)) if title else nullcontext() as bar:
+                    rows.append(run_ragged(call, new, self.layout(budget), done=bar.advance if bar else None))
+            place = {ids: n for n, ids in enumerate((*there, *new))}
+            table = torch.cat(rows) if rows else torch.zeros(0, self.head.width(), device=self.device)
+            return [table[[place[ids] for ids in group]].reshape(len(group), table.shape[1]) for group in groups]
 
     def set_backbone_dtype(self, dtype: torch.dtype) -> None:
         """Cast the backbone for scoring; a causal model's head keeps its precision."""

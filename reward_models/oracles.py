@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefeval.errors import ConfigError, nearest
-from prefeval.log import logger, progress
+from prefeval.log import logger
 from prefeval.oracle import Ensemble, Group, MatrixOracle, Oracle, PairwiseRule, sigmoid_matrix
 from prefeval.types import FloatArray, Prompt
 
@@ -54,24 +54,16 @@ class ModelOracle(MatrixOracle):
 
     def outputs(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[Any]:
         """Head outputs of each group's k responses: (k, width) float64 tensors on the CPU."""
-        import torch
+        encoded = [self.model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
+        title = f"scoring with {self.name}"
+        rows = self.model.read(encoded, budget=self.budget, known=self._features, title=title)
+        return [group.double().cpu() for group in rows]
 
-        from reward_models.forward import run_ragged
-
-        model = self.model
-        encoded = [model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
-        distinct = {ids for group in encoded for ids in group}
-        known, new = sorted(distinct & self._features.keys()), sorted(distinct - self._features.keys())
-        rows: list[Tensor] = []
-        with torch.inference_mode():
-            if known:
-                rows.append(model.head_outputs(torch.stack([self._features[i] for i in known]).to(model.device)))
-            if new:
-                with progress(f"scoring with {self.name}", len(new)) as bar:
-                    rows.append(run_ragged(model, new, model.layout(self.budget), done=bar.advance))
-            table = torch.cat([*rows, torch.zeros(0, model.head.width(), device=model.device)]).double().cpu()
-        place = {ids: n for n, ids in enumerate((*known, *new))}
-        return [table[[place[ids] for ids in group]].reshape(len(group), model.head.width()) for group in encoded]
+    def states(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
+        """Pooled hidden states of each group's k responses, of a causal backbone: (k, hidden) float64 arrays."""
+        encoded = [self.model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
+        rows = self.model.read(encoded, "features", budget=self.budget, known=self._features, title="hidden states")
+        return [group.double().cpu().numpy() for group in rows]
 
 
 def open_oracle(spec: str, *, device: str | None = None, store: Store | None = None, fast: bool = False) -> Oracle:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from prefeval.errors import ConfigError
 from prefeval.oracle import Ensemble, Group, Oracle
 from prefeval.types import FloatArray, Prompt, all_pairs
-
-if TYPE_CHECKING:
-    from reward_models.oracles import ModelOracle
 
 Reason = Literal["disagreement", "design"]
 
@@ -48,7 +45,7 @@ def suggest(oracle: Oracle, prompts: Sequence[Prompt], groups: Sequence[Group], 
     if isinstance(oracle, Ensemble):
         return by_disagreement(oracle.members_matrix(prompts, groups), count)
     if isinstance(oracle, ModelOracle) and oracle.model.is_causal:
-        return by_design(_states(oracle, prompts, groups), count)
+        return by_design(oracle.states(prompts, groups), count)
     raise ConfigError(
         f"--suggest: {oracle.name} shows neither members that could disagree nor hidden states; give an ensemble "
         "(ensemble:model:A+model:B) or a causal preference model (model:PATH)"
@@ -117,21 +114,3 @@ def query_rows(
         }
         for q in queries
     ]
-
-
-def _states(oracle: ModelOracle, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
-    """The pooled hidden states (k, hidden) of each prompt's responses; every distinct text is read once."""
-    import torch
-
-    from prefeval.log import progress
-    from reward_models.forward import run_ragged
-
-    model = oracle.model
-    encoded = [model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
-    distinct = sorted({ids for group in encoded for ids in group})
-    with torch.inference_mode(), progress("hidden states", len(distinct)) as bar:
-        rows = run_ragged(
-            lambda i, n: model.features(i, n).float().cpu(), distinct, model.layout(oracle.budget), done=bar.advance
-        )
-    place = {ids: n for n, ids in enumerate(distinct)}
-    return [rows[[place[ids] for ids in group]].double().numpy() for group in encoded]

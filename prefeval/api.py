@@ -215,10 +215,11 @@ class ChatClient:
             return reply
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """The arguments of the openai library's call; options of one server are in `extra_body`."""
+        """The arguments of the openai library's call; options of one server or request are in `extra_body`."""
         fields = self._fields
         body = request.body(self.model, completion_tokens=fields.completion_tokens, without=fields.without)
-        return {**body, "extra_body": self.extra_body} if self.extra_body else body
+        extra = {**self.extra_body, **request.extra}
+        return {**body, "extra_body": extra} if extra else body
 
     @property
     def secret(self) -> str:

@@ -7,6 +7,7 @@ another parser costs nothing. Failed calls are verdicts with an error and are ne
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -60,7 +61,7 @@ class LLMJudge:
             # a nudge continues the judgment and both parts count; more room replaces the reply that was cut
             read = asked if len(follow_up.messages) > len(request.messages) else [again]
             parsed = self._read(parser, read)
-        return self._verdict(task, asked, read, parsed)
+        return verdict_of(task, self.id, asked, read, parsed)
 
     async def _with_logprobs(self, request: ChatRequest) -> ChatReply | None:
         """The reply with log-probabilities; None when the endpoint is known or found to give none.
@@ -107,7 +108,7 @@ class LLMJudge:
         return self.client.key(ChatRequest((), 1, top_logprobs=1))
 
     def _read(self, parser: str, replies: list[ChatReply]) -> Parsed:
-        failed = next((r.error or f"refused: {r.refusal}" for r in replies if r.error or r.refusal), None)
+        failed = failed_call(replies)
         if failed is not None:
             return Parsed(error=failed)
         raw = "\n".join(r.text for r in replies)
@@ -116,28 +117,37 @@ class LLMJudge:
             return Parsed(error=f"empty reply{cut}")
         return parse(parser, raw, replies[0].logprobs)
 
-    def _verdict(self, task: JudgeTask, asked: list[ChatReply], read: list[ChatReply], parsed: Parsed) -> Verdict:
-        raw, error = "\n".join(r.text for r in read), parsed.error
-        reason = _reason(read, raw, task.max_tokens) if error is not None else None
-        if reason in (UNREADABLE, CUT) and raw.strip():
-            cut = ", cut by its token limit" if reason == CUT else ""
-            error = f"unreadable verdict ({task.parser}): {error}{cut}"
-        return Verdict(
-            task_id=task.id,
-            judge=self.id,
-            p_first=parsed.p_first,
-            grade=parsed.grade,
-            label=parsed.label,
-            raw=raw,
-            error=error,
-            reason=reason,
-            prompt_tokens=sum(r.usage.prompt_tokens for r in asked),
-            completion_tokens=sum(r.usage.completion_tokens for r in asked),
-            cost=sum(r.cost for r in asked),
-        )
+
+def verdict_of(
+    task: JudgeTask, judge: str, asked: Sequence[ChatReply], read: Sequence[ChatReply], parsed: Parsed
+) -> Verdict:
+    """What the replies that were `read` say, with the tokens and dollars of all that were `asked` for."""
+    raw, error = "\n".join(r.text for r in read), parsed.error
+    reason = _reason(read, raw, task.max_tokens) if error is not None else None
+    if reason in (UNREADABLE, CUT) and raw.strip():
+        cut = ", cut by its token limit" if reason == CUT else ""
+        error = f"unreadable verdict ({task.parser}): {error}{cut}"
+    return Verdict(
+        task_id=task.id,
+        judge=judge,
+        p_first=parsed.p_first,
+        grade=parsed.grade,
+        label=parsed.label,
+        raw=raw,
+        error=error,
+        reason=reason,
+        prompt_tokens=sum(r.usage.prompt_tokens for r in asked),
+        completion_tokens=sum(r.usage.completion_tokens for r in asked),
+        cost=sum(r.cost for r in asked),
+    )
 
 
-def _reason(read: list[ChatReply], raw: str, limit: int) -> str:
+def failed_call(replies: Sequence[ChatReply]) -> str | None:
+    """Why there is nothing to read; None where there is."""
+    return next((r.error or f"refused: {r.refusal}" for r in replies if r.error or r.refusal), None)
+
+
+def _reason(read: Sequence[ChatReply], raw: str, limit: int) -> str:
     """What a failed call or an unreadable reply is counted by."""
     failed = next((r for r in read if r.error), None)
     if failed is not None:

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from prefeval.api import ChatClient, ChatReply, ChatRequest
 from prefeval.files import sha256_json
 from prefeval.judges.base import CUT, EMPTY, REFUSAL, UNREADABLE, JudgeTask, Verdict
+from prefeval.judges.guided import CHOICES, Guide
 from prefeval.judges.parse import NO_LABEL, TEXT_FALLBACK, Parsed, parse
 from prefeval.log import logger
 from prefeval.store import Store
@@ -30,11 +31,13 @@ class LLMJudge:
     """Rules by asking a chat model. `store` keeps raw replies; without it nothing outlives the object.
 
     A task with `top_logprobs` is asked for log-probabilities; whether the endpoint gives them is found out once, with
-    the first such task, and remembered in the store. Where it does not, the text parser of the same protocol is used.
+    the first such task, and remembered in the store. Where it does not, the text parser of the same protocol is used,
+    and the reply is held to the labels where the endpoint can do that (`Guide`); likewise where neither label is among
+    the candidates.
     """
 
     def __init__(self, client: ChatClient, store: Store | None = None) -> None:
-        self.client, self.store = client, store
+        self.client, self.store, self._guide = client, store, Guide(client, store)
         self._logprobs: bool | None = None  # None: nothing known; True: found, or assumed after a failed call
         self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -51,10 +54,14 @@ class LLMJudge:
         reply = await (self._with_logprobs(request) if task.top_logprobs else self.client.ask(request, self.store))
         if reply is None:
             request, parser = _in_words(request), TEXT_FALLBACK.get(parser, parser)
+            if parser in CHOICES:
+                request = await self._guide.guided(request, CHOICES[parser])
             reply = await self.client.ask(request, self.store)
         asked = read = [reply]
         parsed = self._read(parser, read)
         follow_up = _follow_up(parser, request, reply, parsed)
+        if reply.logprobs is not None and parsed.error is not None:
+            follow_up, parser = await self._held_to_labels(request, parser)
         if follow_up is not None:
             again = await self.client.ask(follow_up, self.store)
             asked = [reply, again]
@@ -62,6 +69,14 @@ class LLMJudge:
             read = asked if len(follow_up.messages) > len(request.messages) else [again]
             parsed = self._read(parser, read)
         return verdict_of(task, self.id, asked, read, parsed)
+
+    async def _held_to_labels(self, request: ChatRequest, parser: str) -> tuple[ChatRequest | None, str]:
+        """The same question held to the labels, and who reads the answer; None where the endpoint cannot."""
+        in_words = TEXT_FALLBACK.get(parser, parser)
+        if in_words not in CHOICES:
+            return None, parser
+        guided = await self._guide.guided(_in_words(request), CHOICES[in_words])
+        return (guided, in_words) if guided.extra else (None, parser)
 
     async def _with_logprobs(self, request: ChatRequest) -> ChatReply | None:
         """The reply with log-probabilities; None when the endpoint is known or found to give none.

@@ -66,7 +66,7 @@ def judge(argv: list[str]) -> int:
     """Verdicts on answers, in the original's own annotation files."""
     parser = command_parser("judge", "Verdicts on answers. Failed ones are asked again when the command is repeated.")
     parser.add_argument("--answers", required=True, nargs="+", metavar="FILE", help="the models' answer files")
-    parser.add_argument("--judge", required=True, metavar="SPEC", help="judge:MODEL[@URL], model:PATH, rules:NAME, ...")
+    parser.add_argument("--judge", required=True, metavar="SPEC", help="judge:MODEL[@URL], panel:SPEC+SPEC, ...")
     parser.add_argument("--baseline", nargs="+", metavar="FILE", default=[], help="answer files of the baseline(s)")
     benchmark_arguments(parser)
     parser.add_argument("--concurrency", type=positive, default=8, metavar="N", help="calls at a time")
@@ -118,7 +118,7 @@ def _judge(
 ) -> int:
     """Ask, write what came, and say what did not."""
     from leaderboard.answering import file_name
-    from leaderboard.run import open_judge
+    from leaderboard.judge_specs import open_judge
     from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
     from prefeval.api_faults import SPENDING_CAP
 

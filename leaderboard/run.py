@@ -25,6 +25,7 @@ from leaderboard.compare import Comparison, paired_comparisons, write_comparison
 from leaderboard.config import BenchConfig, ModelSpec
 from leaderboard.findings import with_social
 from leaderboard.from_files import score_files
+from leaderboard.judge_specs import open_judge
 from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, cells, write_table
 from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
@@ -84,20 +85,6 @@ def bench_step(config: BenchConfig, run: RunDir) -> dict[str, Any]:
         "path": str(run.path),
         "tables": {name: [cells(table, row) for row in table.rows] for name, table in result.tables.items()},
     }
-
-
-def open_judge(spec: str, store: str | Path | None = None, limits: Limits | None = None) -> Judge:
-    """`judge:MODEL[@BASE_URL]` asks with the protocol's own templates; every other oracle spec judges by its P."""
-    if spec.startswith("judge:"):
-        from prefeval.api import open_client
-        from prefeval.judges.llm import LLMJudge
-        from prefeval.store import Store
-
-        return LLMJudge(open_client(spec, limits), Store(store) if store is not None else None)
-    from prefeval.judges.from_oracle import OracleJudge
-    from reward_models.oracles import open_oracle
-
-    return OracleJudge(open_oracle(spec, fast=True))
 
 
 def _open_model(model: ModelSpec) -> Generator:

@@ -42,7 +42,7 @@ class Journal:
 
     def _take(self, row: Any, number: int) -> None:
         try:
-            self._keep(row["key"], Verdict(**row["verdict"]))
+            self._keep(row["key"], Verdict.from_json(row["verdict"]))
         except (KeyError, TypeError) as error:
             raise DataError(f"not a verdict: {error!r}", file=self.path, row=number) from None
 
@@ -63,7 +63,11 @@ def judge_tasks(
         journal.path.parent.mkdir(parents=True, exist_ok=True)
         with open(journal.path, "a", encoding="utf-8", newline="\n") as handle:
             _ask(judge, todo, journal, handle, concurrency, title)
-    return [Judged(task, journal.verdicts[key]) for key, task in zip(keys, tasks, strict=True)]
+    judged = [Judged(task, journal.verdicts[key]) for key, task in zip(keys, tasks, strict=True)]
+    for member, reasons in member_failures(judged).items():
+        told = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+        logger.warning("%s: %s gave no verdict on %d tasks (%s)", title, member, sum(reasons.values()), told)
+    return judged
 
 
 def task_key(judge: Judge, task: JudgeTask) -> str:
@@ -99,13 +103,13 @@ def _ask(
 ) -> None:
     """The one place of this room that waits for judges."""
     from prefeval.api import map_async
-    from prefeval.judges.from_oracle import OracleJudge
+    from prefeval.judges.panel import rules_in_batches
 
     keys = list(todo)
     map_async(
         judge.rule,
         list(todo.values()),
-        concurrency=_ORACLE_CONCURRENCY if isinstance(judge, OracleJudge) else concurrency,
+        concurrency=_ORACLE_CONCURRENCY if rules_in_batches(judge) else concurrency,
         title=title,
         on_result=lambda index, verdict: journal.add(handle, keys[index], verdict),
     )
@@ -113,9 +117,23 @@ def _ask(
 
 def failures(judged: Sequence[Judged]) -> dict[str, int]:
     """Reason -> how many verdicts failed for it, most frequent first; the message where a judge names no reason."""
-    counts: dict[str, int] = {}
+    return _reasons([item.verdict for item in judged])
+
+
+def member_failures(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
+    """Member of a panel -> reason -> how many of its verdicts failed, for the members that failed at all."""
+    of: dict[str, list[Verdict]] = {}
     for item in judged:
-        if item.verdict.error is not None:
-            reason = item.verdict.reason or json.dumps(item.verdict.error)[1:121].rstrip('"')
+        for verdict in item.verdict.members:
+            of.setdefault(verdict.judge, []).append(verdict)
+    counted = {member: _reasons(verdicts) for member, verdicts in of.items()}
+    return {member: reasons for member, reasons in counted.items() if reasons}
+
+
+def _reasons(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for verdict in verdicts:
+        if verdict.error is not None:
+            reason = verdict.reason or json.dumps(verdict.error)[1:121].rstrip('"')
             counts[reason] = counts.get(reason, 0) + 1
     return dict(sorted(counts.items(), key=lambda pair: -pair[1]))

@@ -58,9 +58,10 @@ class ChatClient:
     """An OpenAI-compatible chat endpoint with bounded concurrency, pacing, retries and a spending cap.
 
     `price_per_million` = dollars (prompt, completion); `max_cost` dollars are never passed, as far as token estimates
-    go, `spent` of which are gone already. `extra_body` (a server's own options) is sent with every request and part of
-    the store's key. `timeout` bounds a whole call, so that a reply that trickles does not hold it up for ever. Raises
-    ConfigError for unusable settings; at call time, for a missing key of a remote endpoint.
+    go, `spent` of which are gone already; clients that share a cap are given one `budget`. `extra_body` (a server's
+    own options) is sent with every request and part of the store's key. `timeout` bounds a whole call, so that a reply
+    that trickles does not hold it up for ever. Raises ConfigError for unusable settings; at call time, for a missing
+    key of a remote endpoint.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class ChatClient:
         price_per_million: Price | None = None,
         extra_body: Mapping[str, Any] | None = None,
         backoff_seconds: float = 0.5,
+        budget: Budget | None = None,
     ) -> None:
         if concurrency < 1 or max_retries < 0 or timeout <= 0:
             raise ConfigError(f"judge or server '{model}': concurrency, retries and timeout must be positive")
@@ -92,7 +94,7 @@ class ChatClient:
         self._base_url = check_base_url(base_url) if base_url else None
         self._api_key, self._backoff = api_key, backoff_seconds
         self._requests, self._tokens = Pace(requests_per_minute), Pace(tokens_per_minute)
-        self._budget = Budget(max_cost, spent)
+        self._budget = budget or Budget(max_cost, spent)
         self._fields, self._door = Fields(), Door()
         # connections and gates belong to the loop they were made on
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = WeakKeyDictionary()
@@ -213,10 +215,11 @@ class ChatClient:
             return reply
 
     def body(self, request: ChatRequest) -> dict[str, Any]:
-        """The arguments of the openai library's call; options of one server are in `extra_body`."""
+        """The arguments of the openai library's call; options of one server or request are in `extra_body`."""
         fields = self._fields
         body = request.body(self.model, completion_tokens=fields.completion_tokens, without=fields.without)
-        return {**body, "extra_body": self.extra_body} if self.extra_body else body
+        extra = {**self.extra_body, **request.extra}
+        return {**body, "extra_body": extra} if extra else body
 
     @property
     def secret(self) -> str:
@@ -260,13 +263,21 @@ class _OnLoop:
         return self.clients[endpoint]
 
 
-def open_client(spec: str, limits: Limits | None = None) -> ChatClient:
+def open_client(
+    spec: str,
+    limits: Limits | None = None,
+    *,
+    budget: Budget | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+) -> ChatClient:
     """The client of '[judge:|server:]MODEL[@BASE_URL]'. Raises ConfigError for an unusable spec."""
     model, base_url = parse_endpoint(spec.removeprefix("judge:").removeprefix("server:"))
     given = limits or Limits()
     return ChatClient(
         model,
         base_url,
+        budget=budget,
+        extra_body=extra_body,
         concurrency=given.concurrency,
         requests_per_minute=given.requests_per_minute,
         tokens_per_minute=given.tokens_per_minute,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from prefeval.types import Message
 if TYPE_CHECKING:
     from prefeval.judges.base import JudgeTask
 
-_LATER = ("attempt",)
+_LATER = ("attempt", "extra")
 Price = tuple[float, float]  # dollars a million tokens: prompt, completion
 
 
@@ -48,7 +48,7 @@ class Usage:
 class ChatRequest:
     """One chat completion. `top_logprobs` > 0 asks for that many candidates of each token; None leaves a field out.
 
-    `attempt` tells a question that is asked once more from the first one.
+    `attempt` tells a question that is asked once more from the first one; `extra` are further fields of the body.
     """
 
     messages: tuple[Message, ...]
@@ -59,6 +59,7 @@ class ChatRequest:
     seed: int | None = None
     stop: tuple[str, ...] | None = None
     attempt: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def identity(self) -> dict[str, Any]:
         """The request as canonical data: part of the store's key. Later fields count where they are used."""
@@ -88,10 +89,11 @@ class ChatRequest:
 class ChatReply:
     """A reply, or the reason why there is none in `error`.
 
-    `logprobs`: candidates of the first token -> log-probability in nats, None where
-    the endpoint gives none. `cost` is in dollars, 0 without a price; `latency` in seconds, of the last attempt;
-    `status` the HTTP status of an error and `reason` what it is counted by; `refusal` what a model said instead of a
-    reply, or 'content filter'.
+    `logprobs`: candidates of the first token -> log-probability in nats, None where the endpoint gives none;
+    `last_logprobs` those of the last of `positions` tokens, where there are several. `text` is what a tool was called
+    with, if one was. `cost` is in dollars, 0 without a price; `latency` in seconds, of the last attempt; `status` the
+    HTTP status of an error and `reason` what it is counted by; `refusal` what a model said instead of a reply, or
+    'content filter'.
     """
 
     text: str = ""
@@ -106,6 +108,8 @@ class ChatReply:
     status: int | None = None
     reason: str | None = None
     refusal: str | None = None
+    last_logprobs: Mapping[str, float] | None = None
+    positions: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -151,7 +155,8 @@ def read_completion(raw: Any, request: ChatRequest, latency: float) -> ChatReply
     """
     try:
         choice = raw.choices[0]
-        text = choice.message.content or ""
+        called = getattr(choice.message, "tool_calls", None)
+        text = (called[0].function.arguments if called else choice.message.content) or ""
         if not isinstance(text, str):
             raise MalformedReply("the reply's content is not text")
         counted = getattr(raw, "usage", None)
@@ -159,13 +164,15 @@ def read_completion(raw: Any, request: ChatRequest, latency: float) -> ChatReply
             int(getattr(counted, "prompt_tokens", None) or request.prompt_tokens()),
             int(getattr(counted, "completion_tokens", None) or estimate_tokens(text)),
         )
-        logprobs = _candidates(choice) if request.top_logprobs else None
+        tokens = getattr(getattr(choice, "logprobs", None), "content", None) if request.top_logprobs else None
+        first, last = (_candidates(tokens[i]) if tokens else None for i in (0, -1))
         finish = getattr(choice, "finish_reason", None)
         refusal = getattr(choice.message, "refusal", None) or ("content filter" if finish == "content_filter" else None)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise MalformedReply("the reply is not a chat completion") from None
     model, fingerprint = str(getattr(raw, "model", None) or ""), getattr(raw, "system_fingerprint", None)
-    return ChatReply(text, finish, model, fingerprint, usage, logprobs, latency, refusal=refusal)
+    reply = ChatReply(text, finish, model, fingerprint, usage, first, latency, refusal=refusal)
+    return replace(reply, last_logprobs=last, positions=len(tokens)) if tokens and len(tokens) > 1 else reply
 
 
 def endpoint_family(base_url: str | None) -> str:
@@ -206,9 +213,8 @@ def parse_endpoint(spec: str) -> tuple[str, str | None]:
     return model, check_base_url(url) if url else None
 
 
-def _candidates(choice: Any) -> dict[str, float] | None:
-    content = getattr(getattr(choice, "logprobs", None), "content", None)
-    candidates = getattr(content[0], "top_logprobs", None) if content else None
+def _candidates(token: Any) -> dict[str, float] | None:
+    candidates = getattr(token, "top_logprobs", None)
     if not candidates:
         return None
     found: dict[str, float] = {}

@@ -76,6 +76,7 @@ def open_oracle(spec: str, *, device: str | None = None, store: Store | None = N
     | pair:PATH or pair:ID      | a pair model: PairRM-style cross encoder, or a causal model that answers A or B  |
     | pair:PATH#justify         | a causal model that writes a comparison, then its verdict                   |
     | judge:MODEL[@BASE_URL]    | an LLM judge behind an OpenAI-compatible server, both orders averaged       |
+    | judge:alpaca_eval:NAME[@BASE_URL] | the same, asked as an annotator config of alpaca_eval says          |
     | rules:NAME                | a documented rule                                                           |
     | py:module:object          | an Oracle, or a function (prompt text, a, b) -> P(a beats b); runs its code |
     | ensemble:SPEC+SPEC        | the mean of the members' P                                                  |
@@ -119,13 +120,10 @@ def _open_pair(spec: str, device: str | None, store: Store | None) -> Oracle:
 
 
 def _open_judge(spec: str, device: str | None, store: Store | None) -> Oracle:
-    from prefeval.api import ChatClient
-    from prefeval.api_types import parse_endpoint
     from prefeval.judges.as_oracle import JudgeOracle
-    from prefeval.judges.llm import LLMJudge
+    from prefeval.judges.specs import open_chat_judge
 
-    model, url = parse_endpoint(spec)
-    return JudgeOracle(LLMJudge(ChatClient(model, url), store))
+    return JudgeOracle(open_chat_judge(spec, store))
 
 
 def _open_rule(name: str, device: str | None, store: Store | None) -> Oracle:

@@ -37,6 +37,8 @@ class Step:
     logprobs: Mapping[str, float] | None = None
     finish_reason: str = "stop"
     usage: tuple[int, int] | None = (100, 10)
+    last_logprobs: Mapping[str, float] | None = None  # candidates of the last of two tokens
+    tool_arguments: str | None = None
 
 
 def ok(
@@ -189,9 +191,14 @@ def completion(step: Step, body: dict[str, Any]) -> dict[str, Any]:
         "finish_reason": step.finish_reason,
         "logprobs": None,
     }
+    if step.tool_arguments is not None:
+        function = {"name": "f", "arguments": step.tool_arguments}
+        choice["message"]["tool_calls"] = [{"id": "c", "type": "function", "function": function}]
     if step.logprobs and body.get("logprobs"):
-        shown = [{"token": t, "logprob": v, "bytes": None} for t, v in step.logprobs.items()]
-        choice["logprobs"] = {"content": [{**shown[0], "top_logprobs": shown[: body.get("top_logprobs", 0)]}]}
+        tokens = [step.logprobs, *([step.last_logprobs] if step.last_logprobs else [])]
+        shown = [[{"token": t, "logprob": v, "bytes": None} for t, v in token.items()] for token in tokens]
+        most = body.get("top_logprobs", 0)
+        choice["logprobs"] = {"content": [{**token[0], "top_logprobs": token[:most]} for token in shown]}
     out = {
         "id": "x",
         "object": "chat.completion",

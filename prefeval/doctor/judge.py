@@ -14,13 +14,13 @@ _GOOD, _BAD = "The capital of France is Paris.", "I like turtles."
 
 
 def examine_judge(spec: str) -> Iterator[Finding]:
-    """Two paid requests: one obvious pair in both orders. `spec` is MODEL[@BASE_URL], with or without 'judge:'."""
-    from prefeval.api import open_client, run_async
+    """Two paid requests: one obvious pair in both orders. `spec` is a chat judge's, with or without 'judge:'."""
+    from prefeval.api import run_async
     from prefeval.judges.as_oracle import comparison_task
-    from prefeval.judges.llm import LLMJudge
+    from prefeval.judges.specs import open_chat_judge
 
     try:
-        judge = LLMJudge(open_client(spec.removeprefix("judge:")))
+        judge = open_chat_judge(spec)
     except PrefevalError as error:
         yield Finding("problem", "judge", str(error))
         return

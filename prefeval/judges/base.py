@@ -10,7 +10,7 @@ from prefeval.types import Message, Prompt
 
 # what failures are counted by, beside the reasons of failed calls (prefeval.api_faults)
 EMPTY, REFUSAL, CUT, UNREADABLE = "empty reply", "refusal", "cut by the token limit", "unreadable verdict"
-NO_PROBABILITY, NO_REFERENCES = "no probability", "no references"
+NO_PROBABILITY, NO_REFERENCES, NO_QUORUM = "no probability", "no references", "no quorum"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Verdict:
     """A judge's answer to one task. Exactly one of `p_first` (in [0, 1]), `grade` and `error` is not None.
 
     `label` is the verdict as the protocol writes it ('A>>B', 'm', '7'); `raw` the reply it was parsed from. `reason` is
-    what a failure is counted by, in a few words.
+    what a failure is counted by, in a few words. `members` are the verdicts that a panel's verdict was made of.
     """
 
     task_id: str
@@ -54,6 +54,12 @@ class Verdict:
     completion_tokens: int = 0
     cost: float = 0.0
     reason: str | None = None
+    members: tuple[Verdict, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """What `asdict` and JSON made of a verdict. Raises TypeError for anything else."""
+        return cls(**{**data, "members": tuple(cls.from_json(member) for member in data.get("members", ()))})
 
 
 @runtime_checkable

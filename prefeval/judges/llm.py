@@ -7,12 +7,14 @@ another parser costs nothing. Failed calls are verdicts with an error and are ne
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from prefeval.api import ChatClient, ChatReply, ChatRequest
 from prefeval.files import sha256_json
 from prefeval.judges.base import CUT, EMPTY, REFUSAL, UNREADABLE, JudgeTask, Verdict
+from prefeval.judges.guided import CHOICES, Guide
 from prefeval.judges.parse import NO_LABEL, TEXT_FALLBACK, Parsed, parse
 from prefeval.log import logger
 from prefeval.store import Store
@@ -29,11 +31,13 @@ class LLMJudge:
     """Rules by asking a chat model. `store` keeps raw replies; without it nothing outlives the object.
 
     A task with `top_logprobs` is asked for log-probabilities; whether the endpoint gives them is found out once, with
-    the first such task, and remembered in the store. Where it does not, the text parser of the same protocol is used.
+    the first such task, and remembered in the store. Where it does not, the text parser of the same protocol is used,
+    and the reply is held to the labels where the endpoint can do that (`Guide`); likewise where neither label is among
+    the candidates.
     """
 
     def __init__(self, client: ChatClient, store: Store | None = None) -> None:
-        self.client, self.store = client, store
+        self.client, self.store, self._guide = client, store, Guide(client, store)
         self._logprobs: bool | None = None  # None: nothing known; True: found, or assumed after a failed call
         self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -50,17 +54,29 @@ class LLMJudge:
         reply = await (self._with_logprobs(request) if task.top_logprobs else self.client.ask(request, self.store))
         if reply is None:
             request, parser = _in_words(request), TEXT_FALLBACK.get(parser, parser)
+            if parser in CHOICES:
+                request = await self._guide.guided(request, CHOICES[parser])
             reply = await self.client.ask(request, self.store)
         asked = read = [reply]
         parsed = self._read(parser, read)
         follow_up = _follow_up(parser, request, reply, parsed)
+        if reply.logprobs is not None and parsed.error is not None:
+            follow_up, parser = await self._held_to_labels(request, parser)
         if follow_up is not None:
             again = await self.client.ask(follow_up, self.store)
             asked = [reply, again]
             # a nudge continues the judgment and both parts count; more room replaces the reply that was cut
             read = asked if len(follow_up.messages) > len(request.messages) else [again]
             parsed = self._read(parser, read)
-        return self._verdict(task, asked, read, parsed)
+        return verdict_of(task, self.id, asked, read, parsed)
+
+    async def _held_to_labels(self, request: ChatRequest, parser: str) -> tuple[ChatRequest | None, str]:
+        """The same question held to the labels, and who reads the answer; None where the endpoint cannot."""
+        in_words = TEXT_FALLBACK.get(parser, parser)
+        if in_words not in CHOICES:
+            return None, parser
+        guided = await self._guide.guided(_in_words(request), CHOICES[in_words])
+        return (guided, in_words) if guided.extra else (None, parser)
 
     async def _with_logprobs(self, request: ChatRequest) -> ChatReply | None:
         """The reply with log-probabilities; None when the endpoint is known or found to give none.
@@ -107,7 +123,7 @@ class LLMJudge:
         return self.client.key(ChatRequest((), 1, top_logprobs=1))
 
     def _read(self, parser: str, replies: list[ChatReply]) -> Parsed:
-        failed = next((r.error or f"refused: {r.refusal}" for r in replies if r.error or r.refusal), None)
+        failed = failed_call(replies)
         if failed is not None:
             return Parsed(error=failed)
         raw = "\n".join(r.text for r in replies)
@@ -116,28 +132,37 @@ class LLMJudge:
             return Parsed(error=f"empty reply{cut}")
         return parse(parser, raw, replies[0].logprobs)
 
-    def _verdict(self, task: JudgeTask, asked: list[ChatReply], read: list[ChatReply], parsed: Parsed) -> Verdict:
-        raw, error = "\n".join(r.text for r in read), parsed.error
-        reason = _reason(read, raw, task.max_tokens) if error is not None else None
-        if reason in (UNREADABLE, CUT) and raw.strip():
-            cut = ", cut by its token limit" if reason == CUT else ""
-            error = f"unreadable verdict ({task.parser}): {error}{cut}"
-        return Verdict(
-            task_id=task.id,
-            judge=self.id,
-            p_first=parsed.p_first,
-            grade=parsed.grade,
-            label=parsed.label,
-            raw=raw,
-            error=error,
-            reason=reason,
-            prompt_tokens=sum(r.usage.prompt_tokens for r in asked),
-            completion_tokens=sum(r.usage.completion_tokens for r in asked),
-            cost=sum(r.cost for r in asked),
-        )
+
+def verdict_of(
+    task: JudgeTask, judge: str, asked: Sequence[ChatReply], read: Sequence[ChatReply], parsed: Parsed
+) -> Verdict:
+    """What the replies that were `read` say, with the tokens and dollars of all that were `asked` for."""
+    raw, error = "\n".join(r.text for r in read), parsed.error
+    reason = _reason(read, raw, task.max_tokens) if error is not None else None
+    if reason in (UNREADABLE, CUT) and raw.strip():
+        cut = ", cut by its token limit" if reason == CUT else ""
+        error = f"unreadable verdict ({task.parser}): {error}{cut}"
+    return Verdict(
+        task_id=task.id,
+        judge=judge,
+        p_first=parsed.p_first,
+        grade=parsed.grade,
+        label=parsed.label,
+        raw=raw,
+        error=error,
+        reason=reason,
+        prompt_tokens=sum(r.usage.prompt_tokens for r in asked),
+        completion_tokens=sum(r.usage.completion_tokens for r in asked),
+        cost=sum(r.cost for r in asked),
+    )
 
 
-def _reason(read: list[ChatReply], raw: str, limit: int) -> str:
+def failed_call(replies: Sequence[ChatReply]) -> str | None:
+    """Why there is nothing to read; None where there is."""
+    return next((r.error or f"refused: {r.refusal}" for r in replies if r.error or r.refusal), None)
+
+
+def _reason(read: Sequence[ChatReply], raw: str, limit: int) -> str:
     """What a failed call or an unreadable reply is counted by."""
     failed = next((r for r in read if r.error), None)
     if failed is not None:

@@ -142,10 +142,13 @@ def ab_text(text: str, logprobs: Logprobs | None) -> Parsed:
 
 
 def label_of(name: str, p: float) -> str:
-    """The label of the parser's protocol that is nearest to a probability: the words of a judge that has none."""
+    """The label of the parser's protocol that is nearest to a probability: the words of a judge that has none.
+
+    Half-way between two it is the one further from a tie, whichever side leads: neither position gains.
+    """
     scale = {"alpaca_logprob": _MODEL, "alpaca_text": _MODEL, "arena_v01": _ARENA_SCALE, "arena_v2": _ARENA_SCALE}
     choices = scale.get(name, _CHOICE)
-    return min(choices, key=lambda label: abs(choices[label] - p))
+    return min(choices, key=lambda label: (round(abs(choices[label] - p), 12), -abs(choices[label] - 0.5)))
 
 
 def _arena(label: str) -> Parsed:

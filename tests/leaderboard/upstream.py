@@ -18,10 +18,7 @@ import pytest
 
 def length_controlled_winrate(folder: Path) -> Callable[[list[dict[str, Any]]], dict[str, float]]:
     """Its `get_length_controlled_winrate` over the two files in `folder`; skips the test without the package."""
-    with warnings.catch_warnings(), _with_pkg_resources():
-        warnings.simplefilter("ignore")
-        pytest.importorskip("alpaca_eval")
-        importlib.import_module("alpaca_eval.metrics.glm_winrate")
+    package()
     module = sys.modules["alpaca_eval.metrics.glm_winrate"]
     local = {"df_gamed.csv": "df_gamed_reconstructed.csv", "instruction_difficulty.csv": "instruction_difficulty.csv"}
     module.hf_hub_download = lambda filename, **_: str(folder / local[filename])  # type: ignore[attr-defined]
@@ -38,6 +35,16 @@ def length_controlled_winrate(folder: Path) -> Callable[[list[dict[str, Any]]], 
         return found
 
     return score
+
+
+def package() -> Any:
+    """The package with its parsers and metrics; skips the test where it is not installed."""
+    with warnings.catch_warnings(), _with_pkg_resources():
+        warnings.simplefilter("ignore")
+        found = pytest.importorskip("alpaca_eval")
+        for name in ("metrics.glm_winrate", "completion_parsers", "utils", "constants"):
+            importlib.import_module(f"alpaca_eval.{name}")
+    return found
 
 
 @contextmanager

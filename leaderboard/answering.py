@@ -1,4 +1,4 @@
-"""Model answers: sampled from a generator turn by turn, or taken from a file; and where they are written."""
+"""Model answers taken from a file, and where answers are written."""
 
 from __future__ import annotations
 
@@ -14,23 +14,8 @@ from leaderboard.answers import (
     write_mt_answers,
 )
 from leaderboard.benchmarks.base import Benchmark, answer_of
-from leaderboard.sampling import AnswerSettings, ReplyJournal, sample_benchmark
 from prefeval.errors import DataError
 from prefeval.files import sha256_json
-from prefeval.generate.base import Generator, SamplingParams
-
-
-def sample_answers(
-    benchmark: Benchmark, generator: Generator, model: str, params: SamplingParams, seed: int, instruction: str = ""
-) -> Answers:
-    """One reply to every turn of every prompt; later turns see the model's own earlier replies.
-
-    `instruction` is put behind the turn that is answered.
-
-    A prompt's own temperature (MT-Bench has one a category) replaces that of `params`.
-    """
-    settings = AnswerSettings(params, seed, instruction)
-    return sample_benchmark(benchmark, generator, model, settings, ReplyJournal()).samples[0]
 
 
 def answers_from_file(benchmark: Benchmark, file: str | Path, model: str = "") -> Answers:

@@ -1,5 +1,6 @@
 """A bench run: answers -> verdicts -> scores, as stages of a run directory.
 
+    replies/...                journals: every reply of the models as it came
     answers/BENCHMARK/...      the originals' answer files
     verdicts/BENCHMARK/...     journals: every verdict as it came, failures included
     annotations/BENCHMARK/...  the originals' annotation files, which the scorers read
@@ -17,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from leaderboard.answering import answers_from_file, content_hash, file_name, sample_answers, write_answers
+from leaderboard.answering import answers_from_file, content_hash, file_name, write_answers
 from leaderboard.answers import Answers, read_answers
 from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark
@@ -25,6 +26,7 @@ from leaderboard.compare import Comparison, paired_comparisons, write_comparison
 from leaderboard.config import BenchConfig, ModelSpec
 from leaderboard.findings import with_social
 from leaderboard.from_files import score_files
+from leaderboard.sampling import AnswerSettings, ReplyJournal, identity, open_answerer, sample_benchmark
 from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, cells, write_table
 from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
@@ -64,7 +66,7 @@ def run_bench(
             raise ConfigError(f"{benchmark.name} compares with a baseline: name one of the models, or answers:FILE")
     run = RunDir(config.folder, to_dict(config), command="bench")
     with run.lock():
-        answers = _all_answers(run, config, benchmarks, open_model or _open_model)
+        answers = _all_answers(run, config, benchmarks, open_model or partial(_open_model, run))
         limits = Limits(concurrency=config.concurrency)
         used_judge = judge or open_judge(config.judge, run.path / "store.sqlite", limits)
         tables, comparisons = {}, {}
@@ -100,10 +102,8 @@ def open_judge(spec: str, store: str | Path | None = None, limits: Limits | None
     return OracleJudge(open_oracle(spec, fast=True))
 
 
-def _open_model(model: ModelSpec) -> Generator:
-    from prefeval.generate import open_generator
-
-    return open_generator(model.spec, name=model.name)
+def _open_model(run: RunDir, model: ModelSpec) -> Generator:
+    return open_answerer(model.spec, model.name, run.path / "store.sqlite")
 
 
 def _all_answers(
@@ -139,22 +139,28 @@ def _run_one(
 def _answers(
     run: RunDir, config: BenchConfig, benchmark: Benchmark, model: ModelSpec, opened: Callable[[], Generator]
 ) -> Answers:
-    """The stage that writes a model's answers; read back from the file that it wrote."""
+    """The stage that writes a model's answers; read back from the file that it wrote. Every reply is in a journal, so
+    that a killed stage goes on at the prompt where it was."""
     folder = run.path / "answers" / file_name(benchmark.name)
     params = SamplingParams(config.max_new_tokens, config.temperature)
     source = model.spec.removeprefix(ANSWERS_FILE)
     from_file = model.spec.startswith(ANSWERS_FILE)
+    who = identity(model.spec)
     inputs: dict[str, Any] = {"prompts": benchmark.data_revision, "spec": model.spec}
     if from_file:
         inputs["file"] = sha256_file(source) if Path(source).is_file() else ""
     else:
         inputs |= {"sampling": asdict(params), "seed": config.seed, "instruction": config.instruction}
+        inputs |= {"files": who[1:]} if who[1:] else {}
 
     def work() -> dict[str, str]:
         if from_file:
             answers = answers_from_file(benchmark, source, model.name)
         else:
-            answers = sample_answers(benchmark, opened(), model.name, params, config.seed, config.instruction)
+            path = run.path / "replies" / f"{file_name(benchmark.name)}.{file_name(model.name)}.jsonl"
+            settings = AnswerSettings(params, config.seed, config.instruction)
+            journal = ReplyJournal(path, {"model": who})
+            answers = sample_benchmark(benchmark, opened(), model.name, settings, journal).samples[0]
         return {"file": str(write_answers(benchmark, folder, answers).relative_to(run.path))}
 
     done = run.stage(f"answers/{benchmark.name}/{file_name(model.name)}", inputs, work)

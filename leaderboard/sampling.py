@@ -97,6 +97,29 @@ class ReplyJournal:
                 )
 
 
+def open_answerer(spec: str, name: str, store: Path) -> Generator:
+    """The model of a spec. A server's replies are paid for one by one, so each is kept in `store` at once, not only
+    when its batch is whole."""
+    from prefeval.generate import open_generator
+
+    if not spec.startswith("server:"):
+        return open_generator(spec, name=name)
+    from prefeval.generate.server import open_server
+    from prefeval.store import Store
+
+    return open_server(spec, name=name, store=Store(store))
+
+
+def identity(spec: str) -> list[Any]:
+    """A spec and, where it names files, their sizes and times: a model trained anew under its old path is another."""
+    for text in (spec, spec.partition(":")[2]):
+        path = Path(text)
+        if text and path.exists():
+            files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+            return [spec, [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
+    return [spec]
+
+
 def sample_benchmark(
     benchmark: Benchmark, generator: Generator, model: str, settings: AnswerSettings, journal: ReplyJournal
 ) -> Sampled:

@@ -13,13 +13,18 @@ from leaderboard.answers import (
     write_arena_answers,
     write_mt_answers,
 )
-from leaderboard.benchmarks.base import Benchmark, answer_of
+from leaderboard.benchmarks.base import Benchmark, BenchPrompt, answer_of
 from prefeval.errors import DataError
 from prefeval.files import sha256_json
 
 
-def answers_from_file(benchmark: Benchmark, file: str | Path, model: str = "") -> Answers:
-    """The answers to this benchmark's prompts in a file; `model` renames them. Raises DataError when one is missing."""
+def answers_from_file(
+    benchmark: Benchmark, file: str | Path, model: str = "", *, prompts: Sequence[BenchPrompt] | None = None
+) -> Answers:
+    """The answers to this benchmark's prompts (or those of `prompts`) in a file; `model` renames them.
+
+    Raises DataError when one is missing.
+    """
     found = read_answers(file)
     if len(found) > 1:
         named = [a for a in found if a.model == model]
@@ -28,7 +33,7 @@ def answers_from_file(benchmark: Benchmark, file: str | Path, model: str = "") -
         found = named
     answers = Answers(model or found[0].model, found[0].items)
     try:
-        kept = {p.key: answer_of(answers, p) for p in benchmark.prompts()}
+        kept = {p.key: answer_of(answers, p) for p in (benchmark.prompts() if prompts is None else prompts)}
     except DataError as error:
         raise DataError(f"{error} of {benchmark.name}", file=file) from None
     return Answers(answers.model, kept)

@@ -63,19 +63,20 @@ class ReplyJournal:
     """Replies by the hash of everything they depend on; kept in an append-only JSONL where there is a path.
 
     `source` names whoever answers; `together` is how many replies may be lost in a kill. A line that a kill cut short
-    is dropped. Raises DataError for a file that is no such journal.
+    is dropped, from the file too unless it is `read_only`. Raises DataError for a file that is no such journal.
     """
 
     path: Path | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
-    together: int = TOGETHER
+    together: int = field(default_factory=lambda: TOGETHER)
+    read_only: bool = False
     replies: dict[str, Reply] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.path is None or not self.path.exists():
             return
         rows = read_jsonl(self.path, tolerate_cut_tail=True)
-        if self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
+        if not self.read_only and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
             write_jsonl(self.path, rows)
         for number, row in enumerate(rows, 1):
             try:
@@ -149,6 +150,25 @@ def sample_benchmark(
         for j in range(settings.samples)
     ]
     return Sampled(tuple(samples), len(every), cut, sum(not r.text for r in every))
+
+
+def planned_answers(
+    benchmark: Benchmark, model: str, settings: AnswerSettings, journal: ReplyJournal
+) -> tuple[Answers, int]:
+    """(the answers as far as the journal holds them, the number of replies that it lacks). A reply that is not there
+    yet is as long as one may be."""
+    filler = Reply(model.ljust(int(4.5 * settings.params.max_new_tokens), "."), cut=True)  # bytes a token, as estimated
+    missing, items = 0, {}
+    for prompt in benchmark.prompts():
+        params = replace(settings.params, temperature=settings.temperature_of(prompt))
+        replies: list[Reply] = []
+        for _ in prompt.turns:
+            asked = _conversation(prompt, 0, replies, settings.instruction)
+            found = journal.replies.get(journal.key(asked, params, settings.seed))
+            missing += found is None
+            replies.append(found or filler)
+        items[prompt.key] = Answer(prompt.key, tuple(r.text for r in replies), prompt.turns[0], prompt.category)
+    return Answers(model, items), missing
 
 
 def ask_all(

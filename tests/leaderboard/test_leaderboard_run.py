@@ -216,7 +216,7 @@ def test_native_preferences_follow_the_shown_order() -> None:
 def test_a_journal_survives_a_crash(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     task = open_benchmark("mini-mt").tasks(answers_to(open_benchmark("mini-mt"), "m"), [])[0]
-    key = task_key(Alphabet(), task)
+    key = task_key(Alphabet().id, task)
     with open(path, "a", encoding="utf-8") as handle:
         Journal(path).add(handle, key, Verdict(task.id, "j", grade=7.0))
         handle.write('{"key": "half')

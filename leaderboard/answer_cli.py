@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leaderboard.arguments import benchmark_arguments, command_parser, positive
@@ -77,17 +76,9 @@ def _settings(args: argparse.Namespace, benchmark: Benchmark) -> AnswerSettings:
 
 def _open(args: argparse.Namespace) -> Generator:
     """The model, without its reasoning traces and choosing among candidates where that is asked for."""
-    from prefeval.generate import open_generator
+    from leaderboard.sampling import open_answerer
 
-    if args.model.startswith("server:"):
-        from prefeval.generate.server import open_server
-        from prefeval.store import Store
-
-        # replies are paid for one by one, so each is kept at once, not only when its batch is whole
-        store = Store(args.out / "store.sqlite")
-        generator: Generator = open_server(args.model, name=args.name or args.model, store=store)
-    else:
-        generator = open_generator(args.model, name=args.name or args.model)
+    generator = open_answerer(args.model, args.name or args.model, args.out / "store.sqlite")
     if args.strip_reasoning:
         from prefeval.generate.reasoning import WithoutReasoning
 
@@ -103,7 +94,7 @@ def _open(args: argparse.Namespace) -> Generator:
 def _write(args: argparse.Namespace, benchmark: Benchmark, generator: Generator, settings: AnswerSettings) -> None:
     """Sample what the journal lacks, then write the answer files, each with its side file."""
     from leaderboard.answering import file_name, write_answers
-    from leaderboard.sampling import TOGETHER, ReplyJournal, sample_benchmark
+    from leaderboard.sampling import TOGETHER, ReplyJournal, identity, sample_benchmark
     from prefeval.files import write_json
 
     name = args.name or generator.name
@@ -168,13 +159,3 @@ def template_of(generator: Any) -> str | None:
             return None
         generator = generator.generator
     return template_hash(generator.tokenizer)
-
-
-def identity(spec: str) -> list[Any]:
-    """A spec and, where it names files, their sizes and times: a model trained anew under its old path is another."""
-    for text in (spec, spec.partition(":")[2]):
-        path = Path(text)
-        if text and path.exists():
-            files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-            return [spec, [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
-    return [spec]

@@ -1,4 +1,4 @@
-"""Model answers: sampled from a generator turn by turn, or taken from a file; and where they are written."""
+"""Model answers taken from a file, and where answers are written."""
 
 from __future__ import annotations
 
@@ -13,28 +13,18 @@ from leaderboard.answers import (
     write_arena_answers,
     write_mt_answers,
 )
-from leaderboard.benchmarks.base import Benchmark, answer_of
-from leaderboard.sampling import AnswerSettings, ReplyJournal, sample_benchmark
+from leaderboard.benchmarks.base import Benchmark, BenchPrompt, answer_of
 from prefeval.errors import DataError
 from prefeval.files import sha256_json
-from prefeval.generate.base import Generator, SamplingParams
 
 
-def sample_answers(
-    benchmark: Benchmark, generator: Generator, model: str, params: SamplingParams, seed: int, instruction: str = ""
+def answers_from_file(
+    benchmark: Benchmark, file: str | Path, model: str = "", *, prompts: Sequence[BenchPrompt] | None = None
 ) -> Answers:
-    """One reply to every turn of every prompt; later turns see the model's own earlier replies.
+    """The answers to this benchmark's prompts (or those of `prompts`) in a file; `model` renames them.
 
-    `instruction` is put behind the turn that is answered.
-
-    A prompt's own temperature (MT-Bench has one a category) replaces that of `params`.
+    Raises DataError when one is missing.
     """
-    settings = AnswerSettings(params, seed, instruction)
-    return sample_benchmark(benchmark, generator, model, settings, ReplyJournal()).samples[0]
-
-
-def answers_from_file(benchmark: Benchmark, file: str | Path, model: str = "") -> Answers:
-    """The answers to this benchmark's prompts in a file; `model` renames them. Raises DataError when one is missing."""
     found = read_answers(file)
     if len(found) > 1:
         named = [a for a in found if a.model == model]
@@ -43,7 +33,7 @@ def answers_from_file(benchmark: Benchmark, file: str | Path, model: str = "") -
         found = named
     answers = Answers(model or found[0].model, found[0].items)
     try:
-        kept = {p.key: answer_of(answers, p) for p in benchmark.prompts()}
+        kept = {p.key: answer_of(answers, p) for p in (benchmark.prompts() if prompts is None else prompts)}
     except DataError as error:
         raise DataError(f"{error} of {benchmark.name}", file=file) from None
     return Answers(answers.model, kept)

@@ -22,7 +22,10 @@ from prefeval.log import logger
 if TYPE_CHECKING:
     from leaderboard.answers import Answers
     from leaderboard.benchmarks.base import Benchmark
-    from prefeval.api_types import Limits
+    from leaderboard.verdicts import Journal
+    from prefeval.api_types import Limits, Price
+
+DRY_RUN = "--dry-run"
 
 
 def leaderboard(argv: list[str]) -> int:
@@ -51,7 +54,9 @@ def leaderboard(argv: list[str]) -> int:
         level=args.level,
         seed=args.seed,
     )
-    table = with_social(score_files(args.benchmark, args.annotations, args.data, options), seed=args.seed)
+    name, protocol = _named(args.benchmark)
+    table = score_files(name, args.annotations, args.data, options, protocol=protocol)
+    table = with_social(table, seed=args.seed)
     written = write_table(table, args.out)
     written += write_comparisons(table, args.out, args.compare, options)
     compared = read_json(args.out / "comparisons.json") if args.compare else []
@@ -69,8 +74,11 @@ def judge(argv: list[str]) -> int:
     parser.add_argument("--judge", required=True, metavar="SPEC", help="judge:MODEL[@URL], panel:SPEC+SPEC, ...")
     parser.add_argument("--baseline", nargs="+", metavar="FILE", default=[], help="answer files of the baseline(s)")
     benchmark_arguments(parser)
+    parser.add_argument(
+        "--orders", choices=("published", "both"), default="published", help="in which AlpacaEval asks each comparison"
+    )
     parser.add_argument("--concurrency", type=positive, default=8, metavar="N", help="calls at a time")
-    parser.add_argument("--dry-run", action="store_true", help="count calls and tokens, ask nothing")
+    parser.add_argument(DRY_RUN, action="store_true", help="count calls and tokens, ask nothing")
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
     parser.add_argument("--max-cost", type=float, metavar="DOLLARS", help="what this call may spend; needs --price")
     parser.add_argument("--requests-per-minute", type=float, metavar="N", help="pace of the calls")
@@ -83,11 +91,15 @@ def judge(argv: list[str]) -> int:
     price = (args.price[0], args.price[1]) if args.price else None
     limits = Limits(args.concurrency, args.requests_per_minute, args.tokens_per_minute, args.max_cost, price)
 
-    benchmark = open_benchmark(args.benchmark, args.data, args.limit)
+    benchmark = open_benchmark(args.benchmark, args.data, args.limit, orders=args.orders)
+    if args.orders == "both" and benchmark.protocol != "alpaca_eval":
+        raise ConfigError(f"--orders: only AlpacaEval asks in one order unless told so, not {benchmark.name}")
     answers = [answers_from_file(benchmark, file) for file in expand(args.answers)]
-    baselines = [answers_from_file(benchmark, file) for file in expand(args.baseline)] if args.baseline else []
+    own = [benchmark.baseline.removeprefix("answers:")] if benchmark.baseline else []
+    named = args.baseline or own
+    baselines = [answers_from_file(benchmark, file) for file in expand(named)] if named else []
     if args.dry_run:
-        return _dry_run(benchmark, answers, baselines, args.price)
+        return _dry_run(benchmark, answers, baselines, args.out, price)
     return _judge(benchmark, answers, baselines, args.judge, args.out, limits)
 
 
@@ -98,14 +110,30 @@ def bench(argv: list[str]) -> int:
     from prefeval.config import load_config
 
     recipe = argv[0] if argv and not argv[0].startswith("-") else None
-    overrides = argv[1:] if recipe is not None else argv
+    overrides = [a for a in (argv[1:] if recipe is not None else argv) if a != DRY_RUN]
     if recipe is None and not any(a in ("-h", "--help") for a in argv):
         raise ConfigError("prefeval bench needs a recipe: prefeval bench RECIPE.yaml [--a.b value ...]")
-    result = run_bench(load_config(BenchConfig, recipe, overrides, command="bench"))
+    config = load_config(BenchConfig, recipe, overrides, command="bench")
+    if DRY_RUN in argv:
+        from leaderboard.dry_run import plan_bench, plan_text
+
+        sys.stdout.write(plan_text(plan_bench(config)))
+        return 0
+    result = run_bench(config)
     for table in result.tables.values():
         sys.stdout.write(to_markdown(table) + "\n")
     logger.info("the run is in %s", result.folder)
     return 0
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """(name, protocol) of a benchmark; the protocol is '' where the name tells it."""
+    from leaderboard.benchmarks.custom import PAIRS, custom_source, is_custom
+
+    if not is_custom(spec):
+        return spec, ""
+    kind, source = custom_source(spec)
+    return source.name, "mt_bench" if kind == PAIRS else kind
 
 
 def _judge(
@@ -117,16 +145,15 @@ def _judge(
     limits: Limits,
 ) -> int:
     """Ask, write what came, and say what did not."""
-    from leaderboard.answering import file_name
     from leaderboard.judge_specs import open_judge
-    from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
+    from leaderboard.verdicts import failures, judge_tasks, write_native
     from prefeval.api_faults import SPENDING_CAP
 
     tasks = {a.model: benchmark.tasks(a, baselines) for a in answers}
     used = open_judge(spec, out / "store.sqlite", limits)
     rows, failed, asked, capped = {}, 0, 0, 0
     for one in answers:
-        journal = Journal(out / "verdicts" / f"{file_name(benchmark.name)}.{file_name(one.model)}.jsonl")
+        journal = _journal(out, benchmark, one.model)
         title = f"judging {one.model} on {benchmark.name}"
         judged = judge_tasks(used, tasks[one.model], journal, concurrency=limits.concurrency, title=title)
         reasons = failures(judged)
@@ -150,20 +177,25 @@ def _judge(
 
 
 def _dry_run(
-    benchmark: Benchmark, answers: Sequence[Answers], baselines: Sequence[Answers], price: Sequence[float] | None
+    benchmark: Benchmark, answers: Sequence[Answers], baselines: Sequence[Answers], out: Path, price: Price | None
 ) -> int:
+    """What is left to ask: verdicts that an earlier call obtained are not counted."""
+    from leaderboard.dry_run import cost_text
+    from leaderboard.verdicts import to_ask
     from prefeval.api import estimate_cost
 
-    tasks = [task for one in answers for task in benchmark.tasks(one, baselines)]
-    found = estimate_cost(tasks, (price[0], price[1]) if price else None)
-    cost = "unknown (give --price IN OUT)"
-    if found.cost is not None:
-        cost = f"{found.cost:.2f} dollars, at most {found.most:.2f}"
-    sys.stdout.write(
-        f"{found.calls} calls, about {found.prompt_tokens} prompt and {found.completion_tokens} completion tokens; "
-        f"cost {cost}\n"
-    )
+    journals = {one.model: _journal(out, benchmark, one.model, read_only=True) for one in answers}
+    tasks = [t for one in answers for t in to_ask(benchmark.tasks(one, baselines), journals[one.model])]
+    sys.stdout.write(f"{cost_text(estimate_cost(tasks, price))}\n")
     return 0
+
+
+def _journal(out: Path, benchmark: Benchmark, model: str, *, read_only: bool = False) -> Journal:
+    from leaderboard.answering import file_name
+    from leaderboard.verdicts import Journal
+
+    name = f"{file_name(benchmark.name)}.{file_name(model)}.jsonl"
+    return Journal(out / "verdicts" / name, read_only=read_only)
 
 
 def _show(table: Table, *, json: bool) -> None:

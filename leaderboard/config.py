@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from prefeval.errors import ConfigError
+from prefeval.api_types import Limits, Price
+from prefeval.config import to_dict
+from prefeval.errors import ConfigError, nearest
+
+Orders = Literal["published", "both"]
+_NOT_RECORDED = ("price", "max_cost", "requests_per_minute", "tokens_per_minute")
+# runs that were started before these were there go on
+_RECORDED_IF_GIVEN: dict[str, Any] = {"baselines": {}, "limits": {}, "orders": "published"}
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,18 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """`prefeval bench`: answers of `models` to `benchmarks`, verdicts of `judge`, scores with intervals."""
+    """`prefeval bench`: answers of `models` to `benchmarks`, verdicts of `judge`, scores with intervals.
+
+    --dry-run prints what is left to sample and to ask, and what that may cost; nothing is opened, asked or written.
+    """
 
     name: str = "bench"
     models: tuple[ModelSpec, ...] = ()
     baseline: str = ""
     """The name of one of the models, or a spec such as answers:FILE; what the others are compared with."""
+    baselines: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    """Benchmark -> its own baseline in place of `baseline`; Arena-Hard may have one for each category: {hard_prompt:
+    answers:FILE, creative_writing: answers:FILE}."""
     benchmarks: tuple[str, ...] = ("mini-alpaca", "mini-arena", "mini-mt")
     judge: str = ""
     """An oracle spec: model:PATH, rules:NAME, judge:MODEL[@BASE_URL], ..."""
@@ -36,6 +51,8 @@ class BenchConfig:
     seed: int = 0
     limit: int | None = None
     """Only the first prompts of each benchmark."""
+    limits: dict[str, int | None] = field(default_factory=dict)
+    """Benchmark -> its own limit in place of `limit`; null is all of its prompts."""
     instruction: str = ""
     """Put behind each user turn for the models (small ones need it to be brief); judges see the bare prompt."""
     max_new_tokens: int = 512
@@ -45,6 +62,16 @@ class BenchConfig:
     """Judge calls at a time."""
     resamples: int = 1000
     """Of every bootstrap."""
+    orders: Orders = "published"
+    """AlpacaEval: 'both' asks each comparison in both orders and averages; 'published' in one, as the protocol does."""
+    price: Price | None = None
+    """Dollars per million tokens of the judge: prompt, completion."""
+    max_cost: float | None = None
+    """Dollars that the judge may cost in one call of the command; needs a price."""
+    requests_per_minute: float | None = None
+    """Pace of the judge's calls."""
+    tokens_per_minute: float | None = None
+    """The same in prompt and completion tokens."""
 
     def check(self) -> None:
         """Raise ConfigError for what cannot run."""
@@ -56,16 +83,74 @@ class BenchConfig:
         names = [m.name for m in self.models]
         if len(set(names)) < len(names):
             raise ConfigError(f"models: the names must differ: {', '.join(names)}")
+        for spec in (self.baseline, *self.baselines.values()):
+            for one in spec.values() if isinstance(spec, dict) else (spec,):
+                _check_baseline(one, names)
         if not self.judge:
             raise ConfigError("a bench recipe needs a judge, such as model:PATH, rules:NAME or judge:MODEL@BASE_URL")
         if not self.benchmarks:
             raise ConfigError("a bench recipe needs benchmarks, such as [mini-alpaca, mini-arena, mini-mt]")
+        benchmarks = self.names
+        if len(set(benchmarks)) < len(benchmarks):
+            raise ConfigError(f"benchmarks: the names must differ: {', '.join(benchmarks)}")
+        check_names("baselines", self.baselines, benchmarks)
+        check_names("limits", self.limits, benchmarks)
         for key in ("max_new_tokens", "concurrency", "resamples"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be at least 1")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError("limit must be at least 1")
+        for where, limit in {"limit": self.limit, **{f"limits.{k}": v for k, v in self.limits.items()}}.items():
+            if limit is not None and limit < 1:
+                raise ConfigError(f"{where} must be at least 1")
+        if self.max_cost is not None and self.price is None:
+            raise ConfigError("max_cost needs a price: dollars per million tokens, prompt and completion")
+        self.judge_limits()
 
     @property
     def folder(self) -> str:
         return self.out or f"runs/{self.name}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names under which the benchmarks' results stand."""
+        from leaderboard.benchmarks.custom import benchmark_name
+
+        return [benchmark_name(spec) for spec in self.benchmarks]
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What the run directory holds a later command to: all but the pace and the price of the judge's calls."""
+        plain = to_dict(self)
+        given = {k: v for k, v in plain.items() if k not in _RECORDED_IF_GIVEN or v != _RECORDED_IF_GIVEN[k]}
+        return {k: v for k, v in given.items() if k not in _NOT_RECORDED}
+
+    def judge_limits(self) -> Limits:
+        """Raises ConfigError for a limit that is not positive."""
+        return Limits(self.concurrency, self.requests_per_minute, self.tokens_per_minute, self.max_cost, self.price)
+
+    def limit_of(self, benchmark: str) -> int | None:
+        return {plain_name(k): v for k, v in self.limits.items()}.get(plain_name(benchmark), self.limit)
+
+    def baseline_of(self, benchmark: str) -> str | dict[str, str] | None:
+        """What the recipe says of this benchmark alone; None for nothing."""
+        return {plain_name(k): v for k, v in self.baselines.items()}.get(plain_name(benchmark))
+
+
+def _check_baseline(spec: str, models: Sequence[str]) -> None:
+    """Raise ConfigError for a misspelt model, which would be opened as a model from the hub otherwise."""
+    hint = nearest(spec, models) if not {"/", ":"} & set(spec) and not Path(spec).exists() else ""
+    if hint and spec not in models:
+        raise ConfigError(f"baseline '{spec}': none of the models{hint}")
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared: the command line writes mini-alpaca as mini_alpaca."""
+    return name.replace("-", "_")
+
+
+def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ConfigError, with the nearest name, for the first given name that is not known."""
+    names = list(known)
+    for name in given:
+        if plain_name(name) not in map(plain_name, names):
+            hint = nearest(name, names) or f"; known: {', '.join(names)}"
+            raise ConfigError(f"{what}.{name}: no such name in this run{hint}")

@@ -23,7 +23,7 @@ from prefeval.files import iterate_jsonl
 from prefeval.log import logger
 
 PROTOCOLS = ("alpaca_eval", "arena_hard", "mt_bench")
-MINI = {"mini-alpaca": "alpaca_eval", "mini-arena": "arena_hard", "mini-mt": "mt_bench"}
+MINI = {"mini-alpaca": "alpaca_eval", "mini-arena": "arena_hard", "mini-mt": "mt_bench", "mini-mt-pair": "mt_bench"}
 _ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 

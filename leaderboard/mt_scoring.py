@@ -10,15 +10,27 @@ from leaderboard.annotations import GradeRow, MatchRow
 from leaderboard.grades import GradeSummary, PairSummary, summarise_grades, summarise_matches, summarise_swaps
 from leaderboard.scoring import ScoreOptions, groups
 from leaderboard.table import Table, TableRow, make_table
+from prefeval.errors import DataError, nearest
 from prefeval.stats import Estimate
 
 
 def score_grades(
     grades: Sequence[GradeRow], matches: Sequence[MatchRow], options: ScoreOptions, *, benchmark: str = "mt_bench"
 ) -> Table:
-    """MT-Bench: the average rating; models that only have pair judgments are scored by adjusted win rate in percent."""
+    """MT-Bench: the average rating; models that only have pair judgments are scored by adjusted win rate in percent.
+
+    With a baseline among the options only the pairs against it count, and it has no row for them: FastChat's
+    `show_result --mode pairwise-baseline`.
+    """
     notes = []
+    if options.baseline and matches:
+        names = {name for m in matches for name in (m.model_1, m.model_2)}
+        if options.baseline not in names:
+            hint = nearest(options.baseline, names) or f"; judged were {', '.join(sorted(names))}"
+            raise DataError(f"no pair was judged against the baseline '{options.baseline}'{hint}")
+        matches = [m for m in matches if options.baseline in (m.model_1, m.model_2)]
     pairs = summarise_matches(matches, resamples=options.resamples, level=options.level, seed=options.seed)
+    pairs = {key: summary for key, summary in pairs.items() if key[0] != options.baseline}
     singles = {
         key: summarise_grades(rows, resamples=options.resamples, level=options.level, seed=options.seed)
         for key, rows in groups(grades, lambda r: (r.model, r.judge)).items()
@@ -26,7 +38,8 @@ def score_grades(
     keys = list(dict.fromkeys([*singles, *pairs]))
     rows = [_row(key, singles.get(key), pairs.get(key), not singles, options) for key in keys]
     if pairs and not singles:
-        notes.append("Pair judgments only: the score is (wins + ties / 2) / pairs in percent.")
+        against = f" against {options.baseline}" if options.baseline else ""
+        notes.append(f"Pair judgments only: the score is (wins + ties / 2) / pairs{against} in percent.")
     elif any(key not in singles for key in pairs):
         notes.append(
             "Models that were judged in pairs only have no score; their pair results are in columns of their own."

@@ -204,7 +204,9 @@ def _read_run(folder: Path, kind: str, name: str) -> RunRecord:
 
 def _is_finished(run: RunRecord) -> bool:
     if run.kind == "bench":
-        wanted = run.config.get("benchmarks") or []
+        from leaderboard.benchmarks.custom import benchmark_name
+
+        wanted = [benchmark_name(str(b)) for b in run.config.get("benchmarks") or []]
         return bool(run.files) and all(any(f"scores/{b}/" in f for f in run.files) for b in wanted)
     return _LAST_STAGE[run.kind] in run.stages
 

@@ -104,6 +104,10 @@ def score_of(row: Mapping[str, Any]) -> Estimate:
 def score_unit(table: Mapping[str, Any]) -> tuple[str, tuple[float, float], Style]:
     """(what the score is, its range, its style) of a protocol."""
     if table.get("protocol") == "mt_bench":
+        rows = [r for r in table.get("rows") or [] if isinstance(r, dict)]
+        paired, graded = ({math.isfinite(real(r.get(c))) for r in rows} for c in ("win_rate_adjusted", "average"))
+        if True in paired and True not in graded:
+            return "adjusted win rate in pairs, in percent", (0.0, 100.0), "score"
         return "mean grade from 1 to 10", (0.0, 10.0), "two"
     kind = "mean outcome"
     if table.get("protocol") == "alpaca_eval":

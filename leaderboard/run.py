@@ -1,5 +1,6 @@
 """A bench run: answers -> verdicts -> scores, as stages of a run directory.
 
+    replies/...                journals: every reply of the models as it came
     answers/BENCHMARK/...      the originals' answer files
     verdicts/BENCHMARK/...     journals: every verdict as it came, failures included
     annotations/BENCHMARK/...  the originals' annotation files, which the scorers read
@@ -11,14 +12,15 @@ never scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from leaderboard.answering import answers_from_file, content_hash, file_name, sample_answers, write_answers
-from leaderboard.answers import Answers, read_answers
+from leaderboard.answering import content_hash, file_name
+from leaderboard.answers import Answers
+from leaderboard.bench_answers import GeneratorOpener, all_answers, baselines_of, check_baselines, compared_models
 from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark
 from leaderboard.compare import Comparison, paired_comparisons, write_comparisons
@@ -26,20 +28,16 @@ from leaderboard.config import BenchConfig, ModelSpec
 from leaderboard.findings import with_social
 from leaderboard.from_files import score_files
 from leaderboard.judge_specs import open_judge
+from leaderboard.sampling import open_answerer
 from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, cells, write_table
 from leaderboard.verdicts import Journal, failures, judge_tasks, write_native
-from prefeval.api_types import Limits
-from prefeval.config import to_dict
+from prefeval.api_faults import SPENDING_CAP
 from prefeval.errors import ConfigError, RunError
-from prefeval.files import sha256_file
-from prefeval.generate.base import Generator, SamplingParams
+from prefeval.generate.base import Generator
 from prefeval.judges.base import Judge
 from prefeval.log import logger
 from prefeval.runs import MetricRow, RunDir
-
-ANSWERS_FILE = "answers:"
-GeneratorOpener = Callable[[ModelSpec], Generator]
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,11 @@ def run_bench(
     Raises ConfigError and DataError before anything is sampled; RunError when a judge gave no verdict at all.
     """
     config.check()
-    benchmarks = [open_benchmark(name, config.data, config.limit) for name in config.benchmarks]
-    for benchmark in benchmarks:
-        if not config.baseline and benchmark.protocol != "mt_bench":
-            raise ConfigError(f"{benchmark.name} compares with a baseline: name one of the models, or answers:FILE")
-    run = RunDir(config.folder, to_dict(config), command="bench")
+    benchmarks = open_benchmarks(config)
+    run = RunDir(config.folder, config.recorded, command="bench")
     with run.lock():
-        answers = _all_answers(run, config, benchmarks, open_model or _open_model)
-        limits = Limits(concurrency=config.concurrency)
-        used_judge = judge or open_judge(config.judge, run.path / "store.sqlite", limits)
+        answers = all_answers(run, config, benchmarks, open_model or partial(_open_model, run))
+        used_judge = judge or open_judge(config.judge, run.path / "store.sqlite", config.judge_limits())
         tables, comparisons = {}, {}
         for benchmark in benchmarks:
             table = _run_one(run, config, benchmark, answers[benchmark.name], used_judge)
@@ -76,6 +70,17 @@ def run_bench(
             folder = run.path / "scores" / file_name(benchmark.name)
             write_comparisons(table, folder, len(table.rows), _score_options(config))
     return BenchResult(run.path, tables, comparisons)
+
+
+def open_benchmarks(config: BenchConfig) -> list[Benchmark]:
+    """The benchmarks of a recipe, each with a baseline where it needs one. Raises ConfigError and DataError."""
+    named = zip(config.benchmarks, config.names, strict=True)
+    found = [open_benchmark(spec, config.data, config.limit_of(name), orders=config.orders) for spec, name in named]
+    if config.orders == "both" and not any(b.protocol == "alpaca_eval" for b in found):
+        raise ConfigError("orders: only AlpacaEval asks in one order unless told so, and it is not in this run")
+    for benchmark in found:
+        check_baselines(config, benchmark)
+    return found
 
 
 def bench_step(config: BenchConfig, run: RunDir) -> dict[str, Any]:
@@ -87,74 +92,17 @@ def bench_step(config: BenchConfig, run: RunDir) -> dict[str, Any]:
     }
 
 
-def _open_model(model: ModelSpec) -> Generator:
-    from prefeval.generate import open_generator
-
-    return open_generator(model.spec, name=model.name)
-
-
-def _all_answers(
-    run: RunDir, config: BenchConfig, benchmarks: Sequence[Benchmark], open_model: GeneratorOpener
-) -> dict[str, dict[str, Answers]]:
-    """Benchmark -> model -> answers; each model is opened once, when first needed, and let go before the next."""
-    models = list(config.models)
-    known = {"", *(m.name for m in models)}
-    if config.baseline not in known and not config.baseline.startswith(ANSWERS_FILE):
-        models.append(ModelSpec(config.baseline, config.baseline))
-    found: dict[str, dict[str, Answers]] = {b.name: {} for b in benchmarks}
-    for model in models:
-        opened = cache(partial(open_model, model))
-        for benchmark in benchmarks:
-            found[benchmark.name][model.name] = _answers(run, config, benchmark, model, opened)
-    return found
+def _open_model(run: RunDir, model: ModelSpec) -> Generator:
+    return open_answerer(model.spec, model.name, run.path / "store.sqlite")
 
 
 def _run_one(
     run: RunDir, config: BenchConfig, benchmark: Benchmark, answers: dict[str, Answers], judge: Judge
 ) -> Table:
-    baselines = _baselines(config, benchmark, answers)
-    names = [b.model for b in baselines]
-    asked = [answers[m.name] for m in config.models]
-    compared = [a for a in asked if benchmark.protocol != "arena_hard" or a.model not in names]
-    if not compared:
-        raise ConfigError(f"{benchmark.name}: every model is the baseline; give another one to compare with it")
-    done = [_verdicts(run, config, benchmark, a, baselines, judge) for a in compared]
-    files = [run.path / file for stage in done for file in stage["files"]]
-    return _scores(run, config, benchmark, files, [*answers.values(), *baselines], done, next(iter(names), ""))
-
-
-def _answers(
-    run: RunDir, config: BenchConfig, benchmark: Benchmark, model: ModelSpec, opened: Callable[[], Generator]
-) -> Answers:
-    """The stage that writes a model's answers; read back from the file that it wrote."""
-    folder = run.path / "answers" / file_name(benchmark.name)
-    params = SamplingParams(config.max_new_tokens, config.temperature)
-    source = model.spec.removeprefix(ANSWERS_FILE)
-    from_file = model.spec.startswith(ANSWERS_FILE)
-    inputs: dict[str, Any] = {"prompts": benchmark.data_revision, "spec": model.spec}
-    if from_file:
-        inputs["file"] = sha256_file(source) if Path(source).is_file() else ""
-    else:
-        inputs |= {"sampling": asdict(params), "seed": config.seed, "instruction": config.instruction}
-
-    def work() -> dict[str, str]:
-        if from_file:
-            answers = answers_from_file(benchmark, source, model.name)
-        else:
-            answers = sample_answers(benchmark, opened(), model.name, params, config.seed, config.instruction)
-        return {"file": str(write_answers(benchmark, folder, answers).relative_to(run.path))}
-
-    done = run.stage(f"answers/{benchmark.name}/{file_name(model.name)}", inputs, work)
-    return read_answers(run.path / done["file"])[0]
-
-
-def _baselines(config: BenchConfig, benchmark: Benchmark, answers: dict[str, Answers]) -> list[Answers]:
-    """The baseline's answers: one of the models, another model, or a file. MT-Bench needs none."""
-    if config.baseline in answers:
-        return [answers[config.baseline]]
-    if config.baseline:
-        return [answers_from_file(benchmark, config.baseline.removeprefix(ANSWERS_FILE))]
-    return []
+    baselines = baselines_of(config, benchmark, answers)
+    compared = compared_models(config, benchmark, baselines)
+    done = [_verdicts(run, config, benchmark, answers[name], baselines, judge) for name in compared]
+    return _scores(run, config, benchmark, done, list(answers.values()), baselines)
 
 
 def _verdicts(
@@ -170,6 +118,7 @@ def _verdicts(
         "template": benchmark.template_hash,
         "prompts": benchmark.data_revision,
         "failed attempts": journal.failures,
+        **({"orders": config.orders} if benchmark.protocol == "alpaca_eval" and config.orders != "published" else {}),
     }
 
     def work() -> dict[str, Any]:
@@ -177,6 +126,12 @@ def _verdicts(
         title = f"judging {answers.model} on {name}"
         judged = judge_tasks(judge, tasks, journal, concurrency=config.concurrency, title=title)
         failed = failures(judged)
+        if SPENDING_CAP in failed:
+            kept = len(tasks) - sum(failed.values())
+            raise RunError(
+                f"the spending cap of {config.max_cost:g} dollars was reached while {title}: {kept} of {len(tasks)} "
+                "verdicts are kept; the same command goes on from there (--max-cost sets another cap)"
+            )
         if failed:
             logger.warning("%s: %d verdicts failed (%s)", title, sum(failed.values()), "; ".join(failed))
         if tasks and sum(failed.values()) == len(tasks):
@@ -201,19 +156,20 @@ def _scores(
     run: RunDir,
     config: BenchConfig,
     benchmark: Benchmark,
-    files: Sequence[Path],
-    answers: Sequence[Answers],
     done: Sequence[dict[str, Any]],
-    baseline: str,
+    answers: Sequence[Answers],
+    baselines: Sequence[Answers],
 ) -> Table:
     """Score the annotation files and log one metric row a model (written anew, so that no row is logged twice)."""
     options = replace(
         _score_options(config),
-        baseline=baseline,
+        baseline=next(iter(benchmark.baseline_names(baselines).values()), ""),
         template_hash=benchmark.template_hash,
         data_revision=benchmark.data_revision,
     )
-    table = score_files(benchmark.name, files, config.data, options, protocol=benchmark.protocol, answers=answers)
+    files, texts = [run.path / file for stage in done for file in stage["files"]], [*answers, *baselines]
+    table = score_files(benchmark.name, files, config.data, options, protocol=benchmark.protocol, answers=texts)
+    table = replace(table, notes=(*table.notes, *benchmark.notes(baselines)))
     table = with_social(table, seed=config.seed)
     write_table(table, run.path / "scores" / file_name(benchmark.name))
     stage = f"scores/{benchmark.name}"

@@ -63,19 +63,20 @@ class ReplyJournal:
     """Replies by the hash of everything they depend on; kept in an append-only JSONL where there is a path.
 
     `source` names whoever answers; `together` is how many replies may be lost in a kill. A line that a kill cut short
-    is dropped. Raises DataError for a file that is no such journal.
+    is dropped, from the file too unless it is `read_only`. Raises DataError for a file that is no such journal.
     """
 
     path: Path | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
-    together: int = TOGETHER
+    together: int = field(default_factory=lambda: TOGETHER)
+    read_only: bool = False
     replies: dict[str, Reply] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if self.path is None or not self.path.exists():
             return
         rows = read_jsonl(self.path, tolerate_cut_tail=True)
-        if self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
+        if not self.read_only and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
             write_jsonl(self.path, rows)
         for number, row in enumerate(rows, 1):
             try:
@@ -95,6 +96,29 @@ class ReplyJournal:
                 handle.write(
                     "".join(dumps({"key": k, "text": r.text, "cut": r.cut}) + "\n" for k, r in replies.items())
                 )
+
+
+def open_answerer(spec: str, name: str, store: Path) -> Generator:
+    """The model of a spec. A server's replies are paid for one by one, so each is kept in `store` at once, not only
+    when its batch is whole."""
+    from prefeval.generate import open_generator
+
+    if not spec.startswith("server:"):
+        return open_generator(spec, name=name)
+    from prefeval.generate.server import open_server
+    from prefeval.store import Store
+
+    return open_server(spec, name=name, store=Store(store))
+
+
+def identity(spec: str) -> list[Any]:
+    """A spec and, where it names files, their sizes and times: a model trained anew under its old path is another."""
+    for text in (spec, spec.partition(":")[2]):
+        path = Path(text)
+        if text and path.exists():
+            files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+            return [spec, [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
+    return [spec]
 
 
 def sample_benchmark(
@@ -126,6 +150,25 @@ def sample_benchmark(
         for j in range(settings.samples)
     ]
     return Sampled(tuple(samples), len(every), cut, sum(not r.text for r in every))
+
+
+def planned_answers(
+    benchmark: Benchmark, model: str, settings: AnswerSettings, journal: ReplyJournal
+) -> tuple[Answers, int]:
+    """(the answers as far as the journal holds them, the number of replies that it lacks). A reply that is not there
+    yet is as long as one may be."""
+    filler = Reply(model.ljust(int(4.5 * settings.params.max_new_tokens), "."), cut=True)  # bytes a token, as estimated
+    missing, items = 0, {}
+    for prompt in benchmark.prompts():
+        params = replace(settings.params, temperature=settings.temperature_of(prompt))
+        replies: list[Reply] = []
+        for _ in prompt.turns:
+            asked = _conversation(prompt, 0, replies, settings.instruction)
+            found = journal.replies.get(journal.key(asked, params, settings.seed))
+            missing += found is None
+            replies.append(found or filler)
+        items[prompt.key] = Answer(prompt.key, tuple(r.text for r in replies), prompt.turns[0], prompt.category)
+    return Answers(model, items), missing
 
 
 def ask_all(

@@ -19,15 +19,16 @@ _ORACLE_CONCURRENCY = 256  # a preference model rules the tasks that wait togeth
 
 
 class Journal:
-    """An append-only JSONL of verdicts by task; the last line of a task counts, a line that a crash cut is dropped."""
+    """An append-only JSONL of verdicts by task; the last line of a task counts, a line that a crash cut is dropped,
+    from the file too unless it is `read_only`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self.verdicts: dict[str, Verdict] = {}
         self.failures = 0  # failed attempts so far, over all runs
         if path.exists():
             rows = read_jsonl(path, tolerate_cut_tail=True)
-            if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            if not read_only and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
                 write_jsonl(path, rows)
             for number, row in enumerate(rows, 1):
                 self._take(row, number)
@@ -55,7 +56,7 @@ def judge_tasks(
     judge: Judge, tasks: Sequence[JudgeTask], journal: Journal, *, concurrency: int = 8, title: str = "judging"
 ) -> list[Judged]:
     """Every task with its verdict; those that the journal holds are not asked again."""
-    keys = [task_key(judge, task) for task in tasks]
+    keys = [task_key(judge.id, task) for task in tasks]
     todo = {key: task for key, task in zip(keys, tasks, strict=True) if not journal.done(key)}
     if len(todo) < len(set(keys)):
         logger.info("%s: %d of %d verdicts are there already", title, len(set(keys)) - len(todo), len(set(keys)))
@@ -70,11 +71,11 @@ def judge_tasks(
     return judged
 
 
-def task_key(judge: Judge, task: JudgeTask) -> str:
-    """The identity of a question to a judge: everything that the verdict depends on, and not the task's name."""
+def task_key(judge: str, task: JudgeTask) -> str:
+    """The identity of a question to a judge (by its id): all that the verdict depends on, and not the task's name."""
     return sha256_json(
         {
-            "judge": judge.id,
+            "judge": judge,
             "messages": [m.as_dict() for m in task.messages],
             "prompt": task.prompt.as_dicts(),
             "answers": [task.first, task.second],
@@ -94,8 +95,16 @@ def write_native(
     if benchmark.protocol == "arena_hard":
         place = root / "model_judgment" / file_name(judge)
         return [write_jsonl(place / f"{file_name(m)}.jsonl", r) for m, r in rows.items() if r]
-    path = root / "model_judgment" / f"{file_name(judge)}_single.jsonl"
-    return [write_jsonl(path, [row for r in rows.values() for row in r])]
+    every = [row for r in rows.values() for row in r]
+    kind = "pair" if any("g1_winner" in row for row in every) else "single"
+    return [write_jsonl(root / "model_judgment" / f"{file_name(judge)}_{kind}.jsonl", every)]
+
+
+def to_ask(tasks: Sequence[JudgeTask], journal: Journal) -> list[JudgeTask]:
+    """The tasks that the journal holds no verdict of, each question once; its judge is whoever spoke there."""
+    judges = dict.fromkeys(verdict.judge for verdict in journal.verdicts.values())
+    questions = {task_key("", task): task for task in tasks}
+    return [t for t in questions.values() if not any(journal.done(task_key(judge, t)) for judge in judges)]
 
 
 def _ask(

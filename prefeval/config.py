@@ -126,7 +126,10 @@ def _take_mapping_overrides(config: T, args: list[str]) -> tuple[T, list[str]]:
     while args:
         arg = args.pop(0)
         key, _, inline = arg.removeprefix("--").partition("=")
-        field, _, name = key.replace("-", "_").rpartition(".")
+        key = key.replace("-", "_")
+        # names inside a mapping may hold dots themselves: arena_hard_v2.0
+        field = next((m for m in sorted(mappings, key=len, reverse=True) if key.startswith(f"{m}.")), "")
+        name = key.removeprefix(f"{field}.")
         if not arg.startswith("--") or field not in mappings or not (inline or args):
             rest.append(arg)
             continue

@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from leaderboard.benchmarks.base import Benchmark
-from leaderboard.from_files import MINI, PROTOCOLS, protocol_of
+from leaderboard.benchmarks.base import Benchmark, Source
+from leaderboard.benchmarks.custom import PAIRS, custom_source, is_custom
+from leaderboard.config import Orders
+from leaderboard.from_files import MINI, protocol_of
 from prefeval.errors import ConfigError
 from prefeval.log import logger
 
@@ -18,7 +20,9 @@ _FILES = {
 _REFERENCES = ("reference_answer_gpt-4.jsonl", "reference_answer_gpt-4.jsonl.gz", "reference_answer/gpt-4.jsonl")
 
 
-def open_benchmark(name: str, data: str | Path | None = None, limit: int | None = None) -> Benchmark:
+def open_benchmark(
+    name: str, data: str | Path | None = None, limit: int | None = None, *, orders: Orders = "published"
+) -> Benchmark:
     """The benchmark of a name.
 
     | name                  | prompts                                                                 |
@@ -26,17 +30,21 @@ def open_benchmark(name: str, data: str | Path | None = None, limit: int | None 
     | mini-alpaca, ...      | our own, part of the package                                            |
     | alpaca_eval           | `data`: the originals' files (a folder) or the prompts file             |
     | arena_hard_v0.1/_v2.0 | likewise                                                                |
-    | mt_bench              | likewise                                                                |
-    | NAME=PROTOCOL:FILE    | your own prompts under one of the protocols, with our judge templates   |
+    | mt_bench              | likewise; graded                                                        |
+    | mt_bench_pair         | likewise; compared with a baseline (mini-mt-pair: our own questions)    |
+    | custom:FOLDER         | your own: `leaderboard.benchmarks.custom` says what is in the folder    |
+    | NAME=PROTOCOL:PATH    | likewise, with a name and a protocol of your choice                     |
 
-    `limit` keeps the first prompts only. Raises ConfigError and DataError.
+    `limit` keeps the first prompts only; `orders` is AlpacaEval's. Raises ConfigError and DataError.
     """
-    if "=" in name:
-        return _custom(name, limit)
+    if is_custom(name):
+        kind, source = custom_source(name, limit)
+        return _build(kind, source, orders=orders)
     protocol = protocol_of(name)
+    kind = PAIRS if protocol == "mt_bench" and name.endswith(("_pair", "-pair")) else protocol
     if name in MINI:
-        mini = Path(str(resources.files("prefeval"))) / "assets" / "mini" / f"{name}.jsonl"
-        return _build(protocol, name, mini, None, limit)
+        mini = Path(str(resources.files("prefeval"))) / "assets" / "mini" / f"{name.removesuffix('-pair')}.jsonl"
+        return _build(kind, Source(name, mini, limit=limit), orders=orders)
     if data is None:
         raise ConfigError(f"benchmark '{name}': its prompts are not part of prefeval; give their folder with --data")
     root = Path(data)
@@ -47,7 +55,7 @@ def open_benchmark(name: str, data: str | Path | None = None, limit: int | None 
     file = root if root.is_file() else _first(folders, _FILES[protocol])
     if file is None:
         raise ConfigError(f"benchmark '{name}': {root} holds none of {', '.join(_FILES[protocol])}")
-    benchmark = _build(protocol, name, file, file.parent, limit, version)
+    benchmark = _build(kind, Source(name, file, file.parent, limit), version, orders)
     if benchmark.own_wording:
         logger.warning("%s: no original judge template beside the prompts; the judge is asked in our words", name)
     if limit is not None:
@@ -55,32 +63,29 @@ def open_benchmark(name: str, data: str | Path | None = None, limit: int | None 
     return benchmark
 
 
-def _custom(spec: str, limit: int | None) -> Benchmark:
-    name, _, rest = spec.partition("=")
-    protocol, _, file = rest.partition(":")
-    if not name or protocol not in PROTOCOLS or not file:
-        raise ConfigError(f"benchmark '{spec}': write NAME=PROTOCOL:FILE with one of {', '.join(PROTOCOLS)}")
-    taken = name.lower().replace("-", "_")
-    if any(taken.replace("_", "").startswith(p.replace("_", "")) for p in PROTOCOLS) or name in MINI:
-        raise ConfigError(f"benchmark '{spec}': the name '{name}' is another benchmark's; choose one of your own")
-    return _build(protocol, name, Path(file), None, limit)
-
-
-def _build(
-    protocol: str, name: str, file: Path, data: Path | None, limit: int | None, version: str = "v2.0"
-) -> Benchmark:
-    if protocol == "alpaca_eval":
+def _build(kind: str, source: Source, version: str = "v2.0", orders: Orders = "published") -> Benchmark:
+    if kind == "alpaca_eval":
         from leaderboard.benchmarks.alpaca_eval import AlpacaEval
 
-        return AlpacaEval(name, file, data, limit=limit)
-    if protocol == "arena_hard":
+        return AlpacaEval(source, orders=orders)
+    if kind == "arena_hard":
         from leaderboard.benchmarks.arena_hard import ArenaHard
 
-        return ArenaHard(name, file, data, version=version, limit=limit)
+        return ArenaHard(source, version=version)
+    references = _references(source.data) if source.data else None
+    if kind == PAIRS:
+        from leaderboard.benchmarks.mt_pairs import MTPairs
+
+        return MTPairs(source, references=references)
     from leaderboard.benchmarks.mt_bench import MTBench
 
-    references = _first([data], _REFERENCES) if data else None
-    return MTBench(name, file, data, references=references, limit=limit)
+    return MTBench(source, references=references)
+
+
+def _references(folder: Path) -> Path | None:
+    """gpt-4's reference answers, which the published scores were made with, else those that the folder has."""
+    others = sorted([*folder.glob("reference_answer*.jsonl*"), *folder.glob("reference_answer/*.jsonl*")])
+    return _first([folder], _REFERENCES) or next(iter(others), None)
 
 
 def _first(folders: list[Path], names: tuple[str, ...]) -> Path | None:

@@ -1,12 +1,13 @@
 """Arena-Hard-Auto's protocol, v0.1 and v2.0 (arXiv 2406.11939; reference/benchmarks.md 2.1-2.2): two games a prompt.
 
 Game 1 shows the baseline first (as A), game 2 the model. The judge ends with one of five labels. v0.1 wants all labels
-of a judgment to agree; v2.0 takes the last one. In v2.0 the baseline depends on the category.
+of a judgment to agree; v2.0 takes the last one. In v2.0 the baseline depends on the category: o3-mini for hard prompts,
+gemini-2.0-flash for creative writing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from leaderboard.answers import Answers
 from leaderboard.benchmarks.base import (
     BenchPrompt,
     Judged,
+    Source,
     answer_of,
+    names_by_category,
     pick_baseline,
-    read_rows,
     revision_of,
     short_hash,
     text_field,
-    unique,
 )
 from leaderboard.benchmarks.rendering import arena_config, fill, shipped
 from prefeval.errors import DataError
@@ -40,26 +41,32 @@ _MAX_TOKENS = {"arena_v01": 4096, "arena_v2": 16000}
 class ArenaHard:
     """Prompts: rows with `uid`, `category`, `prompt` (or the old `question_id`, `turns`); `version` v0.1 or v2.0."""
 
-    protocol = "arena_hard"
+    protocol, needs_baseline = "arena_hard", True
 
-    def __init__(
-        self, name: str, file: Path, data: Path | None = None, *, version: str = "v2.0", limit: int | None = None
-    ) -> None:
-        self.name, self.version = name, version
+    def __init__(self, source: Source, *, version: str = "v2.0") -> None:
+        self.name, self.baseline, self.version = source.name, source.baseline, version
         self._parser = "arena_v01" if version == "v0.1" else "arena_v2"
-        self._prompts = unique([_prompt(row, file, i) for i, row in enumerate(read_rows(file, limit), 1)], file)
-        self._original = arena_config(data)
+        self._prompts, limited = source.read(_prompt)
+        self._original = arena_config(source.data) if source.template is None else None
+        self._own = source.template or shipped("arena_hard")
         self.own_wording = self._original is None
-        self.template_hash = short_hash(self._original or shipped("arena_hard"))
+        self.template_hash = short_hash(self._original or self._own)
         self.data_revision = revision_of(self._prompts)
+        self._notes = [limited] if limited else []
 
     def prompts(self) -> Sequence[BenchPrompt]:
         return self._prompts
 
+    def baseline_names(self, baselines: Sequence[Answers]) -> dict[str, str]:
+        return names_by_category(self._prompts, baselines, lambda p: OFFICIAL_BASELINES.get(p.category, ""))
+
+    def notes(self, baselines: Sequence[Answers]) -> list[str]:
+        others = [] if self.own_wording else other_baselines(self.baseline_names(baselines))
+        return [*self._notes, *others]
+
     def tasks(self, answers: Answers, baselines: Sequence[Answers]) -> list[JudgeTask]:
         tasks = []
-        for prompt in self._prompts:
-            baseline = self._baseline(baselines, prompt)
+        for prompt, baseline in self._games(answers, baselines):
             base, own = answer_of(baseline, prompt).turns[0], answer_of(answers, prompt).turns[0]
             tasks.append(self._task(answers.model, prompt, 1, base, own))
             tasks.append(self._task(answers.model, prompt, 2, own, base))
@@ -76,14 +83,16 @@ class ArenaHard:
                 "category": prompt.category,
                 "judge": judge,
                 "model": answers.model,
-                "baseline": self._baseline(baselines, prompt).model,
+                "baseline": baseline.model,
                 "games": [_game(found.get((prompt.key, game))) for game in (1, 2)],
             }
-            for prompt in self._prompts
+            for prompt, baseline in self._games(answers, baselines)
         ]
 
-    def _baseline(self, baselines: Sequence[Answers], prompt: BenchPrompt) -> Answers:
-        return pick_baseline(baselines, prompt, OFFICIAL_BASELINES.get(prompt.category, ""))
+    def _games(self, answers: Answers, baselines: Sequence[Answers]) -> list[tuple[BenchPrompt, Answers]]:
+        """Each prompt with its baseline; none where that is the model itself, which is never compared with itself."""
+        pairs = [(p, pick_baseline(baselines, p, OFFICIAL_BASELINES.get(p.category, ""))) for p in self._prompts]
+        return [(prompt, baseline) for prompt, baseline in pairs if baseline.model != answers.model]
 
     def _task(self, model: str, prompt: BenchPrompt, game: int, first: str, second: str) -> JudgeTask:
         return JudgeTask(
@@ -103,11 +112,22 @@ class ArenaHard:
             system = (systems.get(prompt.category) or systems["hard_prompt"])["system_prompt"]
             values = {"QUESTION": prompt.turns[0], "ANSWER_A": first, "ANSWER_B": second}
             return Message("system", system), Message("user", fill(self._original["prompt_template"], values))
-        own = shipped("arena_hard")
-        first_step = "" if prompt.category == "creative_writing" else own["first_step"]
-        system = fill(own["system"], {"first_step": first_step}).replace("\n\n", "\n", 1 if not first_step else 0)
+        own = self._own
+        if prompt.category == "creative_writing":  # no answer of the judge's own: its line goes with it
+            system = own["system"].replace("{first_step}\n", "")
+        else:
+            system = fill(own["system"], {"first_step": str(own.get("first_step", ""))})
         values = {"question": prompt.turns[0], "answer_a": first, "answer_b": second}
         return Message("system", system), Message("user", fill(own["user"], values))
+
+
+def other_baselines(names: Mapping[str, str]) -> list[str]:
+    """What a reader must know where a category (of `names`) is not compared with its published baseline."""
+    return [
+        f"{category} is compared with {name}, not with {official}: its scores are not the published benchmark's."
+        for category, name in names.items()
+        if (official := OFFICIAL_BASELINES.get(category, name)) != name
+    ]
 
 
 def _game(judged: Judged | None) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ A benchmark = a protocol + a prompts file + a name. Our own small prompt sets ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +38,28 @@ class BenchPrompt:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where a benchmark's prompts lie, how many of them are used, and what its folder brings along.
+
+    `data` may hold the original's side files, `template` is a wording of one's own, `baseline` a model spec.
+    """
+
+    name: str
+    file: Path
+    data: Path | None = None
+    limit: int | None = None
+    template: Mapping[str, Any] | None = None
+    baseline: str = ""
+
+    def read(self, build: Callable[[dict[str, Any], Path, int], BenchPrompt]) -> tuple[tuple[BenchPrompt, ...], str]:
+        """(the prompts, what a reader must know of the limit). Raises DataError for a row that is none."""
+        rows = read_rows(self.file)
+        kept = rows[: self.limit]
+        prompts = unique([build(row, self.file, i) for i, row in enumerate(kept, 1)], self.file)
+        return prompts, f"Only the first {len(kept)} of {len(rows)} prompts were used." if len(kept) < len(rows) else ""
+
+
+@dataclass(frozen=True)
 class Judged:
     """A task and what the judge said."""
 
@@ -58,6 +80,18 @@ class Benchmark(Protocol):
         ...
 
     @property
+    def needs_baseline(self) -> bool: ...
+
+    @property
+    def baseline(self) -> str:
+        """The model spec of a baseline that comes with the prompts; '' for none."""
+        ...
+
+    def notes(self, baselines: Sequence[Answers]) -> list[str]:
+        """What a reader of the scores must know."""
+        ...
+
+    @property
     def own_wording(self) -> bool:
         """Whether the judge is asked in our words: then scores do not compare with published ones."""
         ...
@@ -72,6 +106,10 @@ class Benchmark(Protocol):
 
     def tasks(self, answers: Answers, baselines: Sequence[Answers]) -> list[JudgeTask]:
         """The judge's questions about one model. Raises DataError when an answer is missing."""
+        ...
+
+    def baseline_names(self, baselines: Sequence[Answers]) -> dict[str, str]:
+        """Category -> the model that is its baseline among these; empty for a protocol that compares with none."""
         ...
 
     def native(
@@ -92,14 +130,22 @@ def answer_of(answers: Answers, prompt: BenchPrompt) -> Answer:
 
 
 def pick_baseline(baselines: Sequence[Answers], prompt: BenchPrompt, official: str = "") -> Answers:
-    """The baseline for a prompt: the protocol's own for its category if it is among them, else the first one."""
+    """The baseline for a prompt among those that answer it: the protocol's own for its category, else the first one."""
     if not baselines:
         raise DataError("this protocol compares with a baseline; name its answers with baseline")
-    return next((b for b in baselines if b.model == official), baselines[0])
+    able = [b for b in baselines if prompt.key in b.items] or baselines
+    return next((b for b in able if b.model == official), able[0])
 
 
-def read_rows(file: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """The first `limit` rows of a prompts file: .jsonl[.gz], .json[.gz] or .parquet. Raises DataError."""
+def names_by_category(
+    prompts: Sequence[BenchPrompt], baselines: Sequence[Answers], official: Callable[[BenchPrompt], str]
+) -> dict[str, str]:
+    """Category -> the model that is compared with there."""
+    return {p.category: pick_baseline(baselines, p, official(p)).model for p in prompts} if baselines else {}
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a prompts file: .jsonl[.gz], .json[.gz] or .parquet. Raises DataError."""
     if not file.is_file():
         raise DataError("no such file", file=file)
     if file.suffix == ".parquet":
@@ -110,7 +156,7 @@ def read_rows(file: Path, limit: int | None = None) -> list[dict[str, Any]]:
         rows = read_json(file) if file.name.removesuffix(".gz").endswith(".json") else read_jsonl(file)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError("must hold a list of objects", file=file)
-    return rows[:limit]
+    return rows
 
 
 def text_field(row: Mapping[str, Any], key: str, file: Path, number: int) -> str:

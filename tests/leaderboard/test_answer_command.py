@@ -15,8 +15,9 @@ from tiny import make_tiny_tokenizer, save_tiny
 
 import prefeval.generate
 from leaderboard import sampling
-from leaderboard.answer_cli import answer, identity
+from leaderboard.answer_cli import answer
 from leaderboard.benchmarks import open_benchmark
+from leaderboard.sampling import identity
 from prefeval.chat import template_hash
 from prefeval.errors import ConfigError, DataError, RunError
 from prefeval.files import read_jsonl

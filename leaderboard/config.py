@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from prefeval.errors import ConfigError
@@ -36,6 +37,8 @@ class BenchConfig:
     seed: int = 0
     limit: int | None = None
     """Only the first prompts of each benchmark."""
+    human: str = ""
+    """File of human labels (MT-Bench's or AlpacaEval's published format) to hold the judge against."""
     instruction: str = ""
     """Put behind each user turn for the models (small ones need it to be brief); judges see the bare prompt."""
     max_new_tokens: int = 512
@@ -63,6 +66,8 @@ class BenchConfig:
         for key in ("max_new_tokens", "concurrency", "resamples"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} must be at least 1")
+        if self.human and not Path(self.human).is_file():
+            raise ConfigError(f"human: no such file: {self.human}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError("limit must be at least 1")
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leaderboard.report_judges import judges_section
 from leaderboard.report_length import length_figure
 from leaderboard.report_matrix import matrix_plot
 from leaderboard.report_read import RunRecord
@@ -212,7 +213,9 @@ def _benchmark(run: RunRecord, table: Mapping[str, Any], rows: list[dict[str, An
     scatter = length_figure(rows, style, _UNIT.get(str(table.get("protocol")), "characters"))
     blocks += [scatter] if scatter else []
     between = social_section(f"between-{run.name}-{name}", table.get("social"))
-    return Section(f"bench-{run.name}-{name}", name, tuple(blocks), (between,) if between else ())
+    judges_part = judges_section(f"judges-{run.name}-{name}", table.get("judges"))
+    parts = tuple(part for part in (between, judges_part) if part is not None)
+    return Section(f"bench-{run.name}-{name}", name, tuple(blocks), parts)
 
 
 def _ranked(row: Mapping[str, Any]) -> str:

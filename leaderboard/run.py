@@ -23,7 +23,7 @@ from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark
 from leaderboard.compare import Comparison, paired_comparisons, write_comparisons
 from leaderboard.config import BenchConfig, ModelSpec
-from leaderboard.findings import with_social
+from leaderboard.enrich import with_findings
 from leaderboard.from_files import score_files
 from leaderboard.scoring import ScoreOptions
 from leaderboard.table import Table, cells, write_table
@@ -227,7 +227,10 @@ def _scores(
         data_revision=benchmark.data_revision,
     )
     table = score_files(benchmark.name, files, config.data, options, protocol=benchmark.protocol, answers=answers)
-    table = with_social(table, seed=config.seed)
+    prompts = {p.key: p.turns for p in benchmark.prompts()}
+    table = with_findings(
+        table, files, answers=answers, prompts=prompts, human=config.human, spent=done, seed=config.seed
+    )
     write_table(table, run.path / "scores" / file_name(benchmark.name))
     stage = f"scores/{benchmark.name}"
     run.metrics.cut(stage)

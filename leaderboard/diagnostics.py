@@ -61,12 +61,12 @@ def order_effect_apart(p_first: ArrayLike, cells: Clusters, questions: Clusters,
     """
     p = np.asarray(p_first, dtype=np.float64)
     known = {c for c, value in zip(cells, p, strict=True) if not math.isnan(value)}
-    used = np.array([(b, a) in known for a, b in cells], dtype=bool)
+    used = np.array([(a, b) in known and (b, a) in known for a, b in cells], dtype=bool)
     kept = [c for c, u in zip(cells, used, strict=True) if u]
     size: dict[Any, int] = {}
     for c, value in zip(kept, p[used], strict=True):
         size[c] = size.get(c, 0) + (not math.isnan(value))
-    weight = [(size[a, b] + size[b, a]) / max(size[a, b], 1) for a, b in kept]
+    weight = [(size[a, b] + size[b, a]) / size[a, b] for a, b in kept]
     return bootstrap_mean(p[used] - 0.5, [q for q, u in zip(questions, used, strict=True) if u], weight, seed=seed)
 
 

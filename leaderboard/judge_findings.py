@@ -102,7 +102,7 @@ def _order(rulings: Sequence[Ruling], pairs: Pairs, seed: int) -> list[Measure]:
 
 def _style(pairs: Pairs, features: _Features, seed: int) -> list[Measure]:
     """Length and lists: the share of decided verdicts for the side with more, and the slope within pairs of models."""
-    names = (("longer_wins", "length_slope", "longer"), ("more_lists_wins", "list_slope", "with more list items"))
+    names = (("longer_wins", "length_slope", "is longer"), ("more_lists_wins", "list_slope", "has more list items"))
     if not len(pairs.keys):
         why = "fewer than two models were graded on common questions"
         return [not_measured(name, why) for both in names for name in both[:2]]
@@ -111,13 +111,12 @@ def _style(pairs: Pairs, features: _Features, seed: int) -> list[Measure]:
         return [not_measured(name, "the answers are not among the files") for both in names for name in both[:2]]
     found = []
     for gap, (share, slope, word) in zip(gaps, names, strict=True):
-        why = f"no decided verdict on a pair in which one answer is {word}"
+        why = f"no decided verdict on a pair in which one answer {word}"
         known = ~np.isnan(gap)
         part, y, d = pairs.part(known), outcome[known], gap[known]
         found.append(measured(share, "decided pairs", diagnostics.more_wins(y, d, part.questions, seed=seed), why))
-        found.append(
-            measured(slope, "pairs", diagnostics.bias_slope(y, d, part.models, part.questions, seed=seed), why)
-        )
+        fitted = diagnostics.bias_slope(y, d, part.models, part.questions, seed=seed)
+        found.append(measured(slope, "pairs", fitted, "the two answers differ by the same everywhere"))
     return found
 
 

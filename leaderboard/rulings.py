@@ -59,6 +59,7 @@ class Material:
     texts: dict[TextKey, str] = field(default_factory=dict)
     prompts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
+    baselines: set[str] = field(default_factory=set)
     left_out: int = 0
 
 
@@ -91,6 +92,7 @@ def _alpaca(file: str | Path, found: Material, _: str) -> Iterator[Ruling]:
     """One verdict a question, in the order that upstream draws from the instruction; equal answers are never sent."""
     for number, raw in objects(file):
         question, base, model = (str(raw.get(k) or "") for k in ("instruction", "generator_1", "generator_2"))
+        found.baselines.add(base)
         texts = raw.get("output_1"), raw.get("output_2")
         for name, text in zip((base, model), texts, strict=True):
             if isinstance(text, str):
@@ -123,7 +125,8 @@ def _arena(file: str | Path, found: Material, baseline: str) -> Iterator[Ruling]
     for number, raw in objects(file):
         question = str(raw.get("uid") or raw.get("question_id") or "")
         model, base = name_of(raw.get("model")), name_of(raw.get("baseline")) or baseline or "the baseline"
-        found.categories.setdefault(question, name_of(raw.get("category")))
+        found.baselines.add(base)
+        found.categories.setdefault(question, name_of(raw.get("subcategory")) or name_of(raw.get("category")))
         for i, game in enumerate(raw.get("games") or []):
             label = label_of_game(game, file, number)
             first, second = (base, model) if i == 0 else (model, base)

@@ -6,9 +6,10 @@ Questions are taken in turn from each category, in the order of the files, not b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from leaderboard.report_text import clean
 from leaderboard.rulings import Material, Ruling
 from leaderboard.table import Table
 
@@ -39,22 +40,21 @@ def showcase(table: Table, material: Material) -> dict[str, Any] | None:
         items.append(item)
     order = {q: i for i, q in enumerate(questions)}
     everyone = {model for model, _, _ in material.texts}
-    return {
+    found = {
         "questions": len(questions),
         "models": names,
         "models_left_out": len(everyone - set(names)),
         "categories": list(dict.fromkeys(i["category"] for i in items if i["category"])),
         "items": sorted(items, key=lambda item: order[item["question"]]),
     }
+    return {key: _cleaned(value) for key, value in found.items()}
 
 
 def _models(table: Table, material: Material) -> list[str]:
-    """The baseline first, then the table's best; only models whose answers are there."""
+    """The baselines first, then the table's best; only models whose answers are there."""
     there = {model for model, _, _ in material.texts}
-    met = {m for r in material.rulings if r.second for m in (r.first, r.second)}
-    ranked = [row.name for row in table.rows]
-    bases = sorted(m for m in met & there if m not in ranked)
-    return list(dict.fromkeys(m for m in [*bases, *ranked] if m in there))[:MODELS]
+    ranked = [*sorted(material.baselines), *(row.name for row in table.rows)]
+    return list(dict.fromkeys(m for m in ranked if m in there))[:MODELS]
 
 
 def _in_turn(questions: Sequence[str], material: Material) -> list[str]:
@@ -74,18 +74,19 @@ def _item(question: str, rulings: Sequence[Ruling], names: Sequence[str], materi
     for name in names:
         own = [text for turn in (1, 2) if (text := material.texts.get((name, question, turn))) is not None]
         if own:
-            told = [_verdict(r, name) for r in rulings if _concerns(r, name, names)]
+            told = [_verdict(r, name) for r in rulings if _concerns(r, name, names, material.baselines)]
             answers.append({"model": name, "turns": [_cut(text, _TURN) for text in own], "verdicts": told})
     category = material.categories.get(question, "")
     return {"question": question, "category": category, "turns": [_cut(t, _TURN) for t in turns], "answers": answers}
 
 
-def _concerns(ruling: Ruling, name: str, names: Sequence[str]) -> bool:
-    """A verdict stands beside the model that it is about: of two, the one that is listed later (not the baseline)."""
+def _concerns(ruling: Ruling, name: str, names: Sequence[str], baselines: Collection[str]) -> bool:
+    """A verdict stands beside its model: of two, the one that is no baseline, or else the one listed later."""
     if not ruling.second:
         return ruling.first == name
     sides = [m for m in names if m in (ruling.first, ruling.second)]
-    return bool(sides) and sides[-1] == name
+    own = [m for m in sides if m not in baselines] or sides
+    return bool(own) and own[-1] == name
 
 
 def _verdict(ruling: Ruling, name: str) -> dict[str, Any]:
@@ -105,6 +106,15 @@ def _verdict(ruling: Ruling, name: str) -> dict[str, Any]:
         "reason": ruling.reason,
         "words": _cut(ruling.words, _WORDS),
     }
+
+
+def _cleaned(value: Any) -> Any:
+    """Without characters that a file or a page cannot hold, such as half of a surrogate pair."""
+    if isinstance(value, dict):
+        return {key: _cleaned(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inner) for inner in value]
+    return clean(value) if isinstance(value, str) else value
 
 
 def _cut(text: str, limit: int) -> str:

@@ -229,7 +229,10 @@ def write_table(table: Table, folder: str | Path) -> list[Path]:
         write_text(root / "leaderboard.tex", to_latex(table)),
         write_json(root / "leaderboard.json", as_dict(table)),
     ]
-    return [*written, write_json(root / ANSWERS, dict(table.showcase))] if table.showcase is not None else written
+    if table.showcase is None:
+        (root / ANSWERS).unlink(missing_ok=True)  # of an earlier run
+        return written
+    return [*written, write_json(root / ANSWERS, dict(table.showcase))]
 
 
 def _separated(table: Table) -> str:

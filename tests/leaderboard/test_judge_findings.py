@@ -101,6 +101,7 @@ def test_order_effect_apart_cancels_what_the_better_model_wins() -> None:
     assert found.point == pytest.approx((0.9 + 0.3) / 2 - 0.5)
     assert (found.n, found.n_failed) == (40, 1)
     assert math.isnan(order_effect_apart([1.0], [("a", "b")], [0]).point)
+    assert math.isnan(order_effect_apart([1.0, math.nan], [("a", "b"), ("b", "a")], [0, 1]).point)
 
 
 def test_grades_have_no_order_but_a_length(tmp_path: Path) -> None:
@@ -119,7 +120,8 @@ def test_grades_have_no_order_but_a_length(tmp_path: Path) -> None:
         one["first_wins"]["why"] == one["swap_kappa"]["why"] == "one answer is graded at a time, so there is no order"
     )
     assert (one["longer_wins"]["point"], one["longer_wins"]["n"], one["longer_wins"]["n_failed"]) == (0.75, 4, 1)
-    assert "list items" in one["more_lists_wins"]["why"]
+    assert one["more_lists_wins"]["why"] == "no decided verdict on a pair in which one answer has more list items"
+    assert one["list_slope"]["why"] == "the two answers differ by the same everywhere"
     assert found["judges"][0]["reasons"] == {"unreadable verdict": 1}
 
 

@@ -104,7 +104,7 @@ def iterate_preferences(file: str | Path) -> Iterator[PreferenceRow]:
             judge=judge,
             instruction=text_field(raw, "instruction", file, number, empty=True),
             dataset=str(raw.get("dataset") or ""),
-            win=_win(raw, file, number),
+            win=win_of(raw, file, number),
             position=position,
             length_model=_length(raw, "output_2", file, number),
             length_baseline=_length(raw, "output_1", file, number),
@@ -122,7 +122,7 @@ def read_games(files: Sequence[str | Path], *, baseline: str = "") -> list[GameR
             games = raw.get("games")
             if not isinstance(games, list) or not 1 <= len(games) <= 2:
                 raise DataError("must be a list of one or two games", file=file, row=number, field="games")
-            read = [_game(game, file, number) for game in games]
+            read = [label_of_game(game, file, number) for game in games]
             if len(read) == 1:  # the v0.1 pipeline reads the only game of such a row twice; v2 has no such rows
                 logger.warning("%s, row %d: one game only%s", file, number, ", read twice as v0.1 does" if old else "")
                 read.append(read[0] if old else None)
@@ -148,9 +148,9 @@ def read_grades(files: Sequence[str | Path]) -> tuple[list[GradeRow], list[Match
     for file in files:
         for number, raw in objects(file):
             if "g1_winner" in raw:
-                matches.append(_match(raw, file, number))
+                matches.append(match_of(raw, file, number))
             else:
-                grades.append(_grade(raw, file, number))
+                grades.append(grade_of(raw, file, number))
     return (
         last_of_each(grades, lambda r: (r.model, r.judge, r.question_id, r.turn), "question and turn"),
         last_of_each(matches, lambda r: (r.model_1, r.model_2, r.judge, r.question_id, r.turn), "question and turn"),
@@ -171,7 +171,7 @@ def category_of(question_id: str) -> str:
     return names[(number - 81) // 10] if 81 <= number <= 160 else ""
 
 
-def _win(raw: Mapping[str, Any], file: object, row: int) -> float:
+def win_of(raw: Mapping[str, Any], file: object, row: int) -> float:
     """preference - 1, after 0 -> 1.5 (an old draw); null and -1 are failures."""
     if "preference" not in raw:
         raise DataError("is missing", file=file, row=row, field="preference")
@@ -189,7 +189,7 @@ def _win(raw: Mapping[str, Any], file: object, row: int) -> float:
     return float(value) - 1.0
 
 
-def _game(game: Any, file: object, row: int) -> str | None:
+def label_of_game(game: Any, file: object, row: int) -> str | None:
     """The label of one game; a null game, a null score or a text that is no label is a failed verdict."""
     if game is None:
         return None
@@ -203,7 +203,7 @@ def _game(game: Any, file: object, row: int) -> str | None:
     return _LABELS.get(label.strip().upper())
 
 
-def _grade(raw: Mapping[str, Any], file: object, row: int) -> GradeRow:
+def grade_of(raw: Mapping[str, Any], file: object, row: int) -> GradeRow:
     value = raw.get("score")
     if "score" not in raw:
         raise DataError("is missing (neither a single nor a pair judgment)", file=file, row=row, field="score")
@@ -216,7 +216,7 @@ def _grade(raw: Mapping[str, Any], file: object, row: int) -> GradeRow:
     return GradeRow(question, model, judge, _turn(raw, file, row), grade, category)
 
 
-def _match(raw: Mapping[str, Any], file: object, row: int) -> MatchRow:
+def match_of(raw: Mapping[str, Any], file: object, row: int) -> MatchRow:
     winners = []
     for key in ("g1_winner", "g2_winner"):
         winner = text_field(raw, key, file, row)

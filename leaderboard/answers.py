@@ -124,6 +124,12 @@ def style_metadata(text: str) -> dict[str, Any]:
     }
 
 
+def count_lists(text: str) -> int:
+    """Items of ordered and unordered lists outside fenced code, as Arena-Hard counts them."""
+    plain = _FENCED.sub("", text)
+    return sum(len(pattern.findall(plain)) for pattern in _LISTS.values())
+
+
 def style_vector(metadata: Mapping[str, Any], *, file: object = None) -> tuple[float, float, float, float]:
     """(token_len, headers, lists, bold) with the sub-counts summed. Raises DataError for a record without them."""
     try:

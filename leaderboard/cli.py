@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from leaderboard.arguments import benchmark_arguments, command_parser, count, positive
 from leaderboard.compare import write_comparisons
-from leaderboard.findings import with_social
+from leaderboard.enrich import with_findings
 from leaderboard.from_files import expand, score_files
 from leaderboard.report import board_page
 from leaderboard.scoring import ALIGNMENTS, FAILURES, ScoreOptions
@@ -39,6 +39,7 @@ def leaderboard(argv: list[str]) -> int:
     parser.add_argument("--align", default="instruction", choices=ALIGNMENTS, help="how difficulty is looked up")
     parser.add_argument("--baseline", default="", metavar="NAME", help="the baseline's name (default: from the files)")
     parser.add_argument("--failures", default="dropped", choices=FAILURES, help="MT-Bench ratings without a number")
+    parser.add_argument("--human", default="", metavar="FILE", help="human labels to hold the judge against")
     parser.add_argument("--compare", type=count, default=50, metavar="N", help="paired differences among the best N")
     parser.add_argument("--resamples", type=positive, default=1000, metavar="N", help="bootstrap resamples")
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals; Arena-Hard v2.0 prints 0.9")
@@ -56,7 +57,7 @@ def leaderboard(argv: list[str]) -> int:
     )
     name, protocol = _named(args.benchmark)
     table = score_files(name, args.annotations, args.data, options, protocol=protocol)
-    table = with_social(table, seed=args.seed)
+    table = with_findings(table, args.annotations, data=args.data, human=args.human, seed=args.seed)
     written = write_table(table, args.out)
     written += write_comparisons(table, args.out, args.compare, options)
     compared = read_json(args.out / "comparisons.json") if args.compare else []

@@ -14,7 +14,7 @@ from prefeval.errors import ConfigError, nearest
 Orders = Literal["published", "both"]
 _NOT_RECORDED = ("price", "max_cost", "requests_per_minute", "tokens_per_minute")
 # runs that were started before these were there go on
-_RECORDED_IF_GIVEN: dict[str, Any] = {"baselines": {}, "limits": {}, "orders": "published"}
+_RECORDED_IF_GIVEN: dict[str, Any] = {"baselines": {}, "limits": {}, "orders": "published", "human": ""}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class BenchConfig:
     """Only the first prompts of each benchmark."""
     limits: dict[str, int | None] = field(default_factory=dict)
     """Benchmark -> its own limit in place of `limit`; null is all of its prompts."""
+    human: str = ""
+    """File of human labels (MT-Bench's or AlpacaEval's published format) to hold the judge against."""
     instruction: str = ""
     """Put behind each user turn for the models (small ones need it to be brief); judges see the bare prompt."""
     max_new_tokens: int = 512
@@ -103,6 +105,8 @@ class BenchConfig:
                 raise ConfigError(f"{where} must be at least 1")
         if self.max_cost is not None and self.price is None:
             raise ConfigError("max_cost needs a price: dollars per million tokens, prompt and completion")
+        if self.human and not Path(self.human).is_file():
+            raise ConfigError(f"human: no such file: {self.human}")
         self.judge_limits()
 
     @property

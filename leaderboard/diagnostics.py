@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,23 @@ def order_effect(forward: ArrayLike, backward: ArrayLike, questions: Clusters, *
     """
     a, b = np.asarray(forward, dtype=np.float64), np.asarray(backward, dtype=np.float64)
     return bootstrap_mean((a - b) / 2.0, questions, seed=seed)
+
+
+def order_effect_apart(p_first: ArrayLike, cells: Clusters, questions: Clusters, *, seed: int = 0) -> Estimate:
+    """The same where each pair is asked in one order only, which the question decides: mean of p_first - 1/2 in which
+    both orders of two models weigh the same, so that a better model cancels out.
+
+    `cells` (n,) are (model shown first, model shown second); a cell without its reverse says nothing and is left out.
+    """
+    p = np.asarray(p_first, dtype=np.float64)
+    known = {c for c, value in zip(cells, p, strict=True) if not math.isnan(value)}
+    used = np.array([(a, b) in known and (b, a) in known for a, b in cells], dtype=bool)
+    kept = [c for c, u in zip(cells, used, strict=True) if u]
+    size: dict[Any, int] = {}
+    for c, value in zip(kept, p[used], strict=True):
+        size[c] = size.get(c, 0) + (not math.isnan(value))
+    weight = [(size[a, b] + size[b, a]) / size[a, b] for a, b in kept]
+    return bootstrap_mean(p[used] - 0.5, [q for q, u in zip(questions, used, strict=True) if u], weight, seed=seed)
 
 
 def swap_consistency(forward: ArrayLike, backward: ArrayLike, questions: Clusters, *, seed: int = 0) -> Estimate:
@@ -164,6 +182,7 @@ def repeatability(values: ArrayLike, items: Clusters, questions: Clusters, *, se
     return bootstrap_mean(shares, [cluster[item] for item in repeated], seed=seed)
 
 
+@lru_cache(maxsize=4096)
 def family(name: str) -> str:
     """Who made a model or judge, by the words of its name ('' if unknown): 'openai/gpt-4o-mini' -> 'openai'."""
     words = [w for w in re.split(r"[^a-z0-9]+", name.lower()) if w]

@@ -20,7 +20,7 @@ from prefeval.types import FloatArray
 
 IntArray = NDArray[np.int64]
 STRONG_WEIGHT = 3.0
-_LABELS: Mapping[str, tuple[float, float]] = {  # label -> (outcome for A, weight)
+LABELS: Mapping[str, tuple[float, float]] = {  # label -> (outcome for A, weight)
     "A>>B": (1.0, STRONG_WEIGHT),
     "B<<A": (1.0, STRONG_WEIGHT),
     "A>B": (1.0, 1.0),
@@ -51,7 +51,7 @@ def outcomes(row: GameRow) -> list[tuple[float, float]]:
     games: list[tuple[float, float]] = []
     for game, label in enumerate(row.labels):
         if label is not None:
-            first, weight = _LABELS[label]
+            first, weight = LABELS[label]
             games.append((1.0 - first if game == 0 else first, weight))
         elif not row.separate:
             return []

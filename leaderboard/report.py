@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefeval.errors import ConfigError, UserError
-from prefeval.files import write_text
+from prefeval.files import read_json, write_text
 
 if TYPE_CHECKING:
     from leaderboard.report_read import Evidence
@@ -65,10 +65,13 @@ def report(argv: list[str]) -> int:
 def board_page(table: Mapping[str, Any], compared: Sequence[Any], folder: Path, command: str) -> str:
     """The page of one leaderboard made from files: the dictionaries that leaderboard.json and comparisons.json hold."""
     from leaderboard.report_read import Evidence, RunRecord
+    from leaderboard.table import ANSWERS
     from prefeval.runs import manifest
 
     name = str(table["benchmark"])
     files = {"leaderboard.json": table, "comparisons.json": list(compared)}
+    if (folder / ANSWERS).is_file():
+        files[ANSWERS] = read_json(folder / ANSWERS)
     run = RunRecord("bench", name, folder, manifest=manifest(command), files=files, state="finished")
     return render(Evidence((run,)), f"Leaderboard of {name}")
 
@@ -104,7 +107,8 @@ def render(evidence: Evidence, title: str = "") -> str:
 def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     """The parts of the chain that there is something to say about, in its order."""
     from leaderboard.report_alignment import alignment_section
-    from leaderboard.report_scores import bench_sections, contest_section
+    from leaderboard.report_boards import bench_sections
+    from leaderboard.report_scores import contest_section
     from leaderboard.report_text import Section
     from leaderboard.report_training import training_section
 

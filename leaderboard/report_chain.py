@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leaderboard.report_alignment import ORACLES, algorithm_of, oracle_name, oracles_of, probed, probes
+from leaderboard.report_boards import score_of, score_unit
 from leaderboard.report_diagram import Box
 from leaderboard.report_read import Evidence, RunRecord
-from leaderboard.report_scores import contest_rows, score_of, score_unit
+from leaderboard.report_scores import contest_rows
 from leaderboard.report_text import clean, cut, estimate, known, plain, real, show, show_interval
 from leaderboard.report_training import head_of, quality
 from prefeval.log import format_seconds

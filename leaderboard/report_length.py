@@ -15,19 +15,20 @@ from prefeval.stats import Estimate, percentile_interval
 from prefeval.types import FloatArray
 
 _LEAST, _MOST = 3, 70  # models that a correlation needs, and that are drawn
+_INTERVAL = 5  # models that its interval needs: resamples of fewer are mostly repetitions of the same order
 
 
 def rank_correlation(x: FloatArray, y: FloatArray, *, resamples: int = 1000, seed: int = 0) -> Estimate:
     """Spearman's correlation of x (m,) and y (m,), mean ranks for ties, 95% percentile bootstrap over the m models.
 
     Pairs that are not finite are dropped and counted. Resamples in which one side is constant are left out of the
-    interval. NaN for fewer than three pairs or a constant side."""
+    interval. NaN for fewer than three pairs or a constant side; no interval for fewer than five."""
     known = np.isfinite(x) & np.isfinite(y)
     a, b = x[known], y[known]
     m = len(a)
     point = _spearman(a, b) if m >= _LEAST else math.nan
     low, high = math.nan, math.nan
-    if math.isfinite(point):
+    if math.isfinite(point) and m >= _INTERVAL:
         picks = np.random.default_rng(seed).integers(0, m, (resamples, m))
         draws = np.array([_spearman(a[pick], b[pick]) for pick in picks])
         low, high = percentile_interval(draws[np.isfinite(draws)])
@@ -46,6 +47,8 @@ def length_figure(rows: Sequence[Mapping[str, Any]], style: Style, unit: str) ->
     if math.isfinite(rho.point):
         told = f"Spearman's correlation over models {rho.point:.2f} [{rho.low:.2f}, {rho.high:.2f}]"
         told += f", n = {rho.n} models, {rho.n_failed} dropped; bootstrap over models."
+        if math.isnan(rho.low):
+            told = f"Spearman's correlation over {rho.n} models {rho.point:.2f}; too few for an interval."
     told += f" The first {_MOST} of {rho.n} are drawn." if rho.n > _MOST else ""
     plot = line_panel(Axes("Score against length", f"mean length, {unit}", style), series)
     return Figure((plot,), f"One mark a model, whiskers are the 95% intervals of the score. {told}".replace("-", "−"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from leaderboard.table import ANSWERS
 from prefeval.errors import ConfigError, PrefevalError
 from prefeval.files import read_json, sha256_file
 from prefeval.runs import MetricRow, MetricsLog
@@ -212,9 +213,9 @@ def _is_finished(run: RunRecord) -> bool:
 
 
 def _score_files(folder: Path) -> list[str]:
-    """leaderboard.json of a bench run's benchmarks, or of `prefeval leaderboard`, with the comparisons beside them."""
+    """leaderboard.json of a bench run's benchmarks, or of `prefeval leaderboard`, with what lies beside them."""
     found = [*folder.glob("scores/*/leaderboard.json"), *folder.glob("leaderboard.json")]
-    beside = [p.with_name("comparisons.json") for p in found]
+    beside = [p.with_name(name) for p in found for name in ("comparisons.json", ANSWERS)]
     return [p.relative_to(folder).as_posix() for p in sorted([*found, *(p for p in beside if p.is_file())])]
 
 

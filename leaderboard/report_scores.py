@@ -1,24 +1,21 @@
-"""The report's part on finished models: the contest before an independent judge, and the leaderboards."""
+"""The report's part on the contest of finished models before an independent judge."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leaderboard.report_length import length_figure
 from leaderboard.report_matrix import matrix_plot
 from leaderboard.report_read import RunRecord
-from leaderboard.report_social import social_section
 from leaderboard.report_svg import SLOTS, bars
 from leaderboard.report_text import (
+    Block,
     Cell,
     Column,
     Figure,
     Grid,
     Samples,
     Section,
-    Style,
     Tone,
     cell,
     clean,
@@ -27,15 +24,12 @@ from leaderboard.report_text import (
     known,
     plain,
     real,
-    show,
 )
 from prefeval.stats import Estimate
 
 # A policy's text is flagged when it is worse than the base's by more than this; the methods section says so.
 MORE_BROKEN, MORE_DUPLICATES, LESS_LIKELY = 0.05, 0.10, 1.0  # shares, shares, nats a token
 _REPLY, _PROMPT = 1500, 700  # characters shown
-_UNIT = {"arena_hard": "tokens, as the protocol counts them", "mt_bench": "characters a turn"}
-_BARS, _ROWS = 40, 200  # models drawn, and rows listed, at most
 
 
 def contest_rows(run: RunRecord) -> list[dict[str, Any]]:
@@ -72,7 +66,7 @@ def contest_section(run: RunRecord, names: dict[str, str], title: str) -> Sectio
         "language, so both stand beside it: the length-matched win rate counts only pairs of replies whose token "
         "counts differ by at most a tenth."
     )
-    blocks: list[str | Grid | Figure | Samples] = [intro, _contest_bars(rows, base), _contest_table(rows, base)]
+    blocks: list[Block] = [intro, _contest_bars(rows, base), _contest_table(rows, base)]
     listed = found.get("names")
     policies = [str(n) for n in listed] if isinstance(listed, list) else [str(r["policy"]) for r in rows]
     drawn = matrix_plot(policies, found.get("matrix"), f"Win rates before {judge}")
@@ -83,40 +77,6 @@ def contest_section(run: RunRecord, names: dict[str, str], title: str) -> Sectio
     if shown.items:
         blocks += ["Replies to the first held-out prompts, as sampled and not selected:", shown]
     return Section(id_, title, tuple(blocks))
-
-
-def bench_sections(run: RunRecord) -> list[Section]:
-    """One section a benchmark that has scores."""
-    tables = {name: t for name, t in run.files.items() if name.endswith("leaderboard.json") and isinstance(t, dict)}
-    sections = []
-    for name, table in tables.items():
-        rows = [r for r in table.get("rows") or [] if isinstance(r, dict) and r.get("name")]
-        if rows:
-            compared = run.files.get(name.replace("leaderboard.json", "comparisons.json"))
-            sections.append(_benchmark(run, table, rows, compared if isinstance(compared, list) else []))
-    return sections
-
-
-def score_of(row: Mapping[str, Any]) -> Estimate:
-    return estimate(row, "score", row.get("n"), row.get("n_failed"))
-
-
-def score_unit(table: Mapping[str, Any]) -> tuple[str, tuple[float, float], Style]:
-    """(what the score is, its range, its style) of a protocol."""
-    if table.get("protocol") == "mt_bench":
-        rows = [r for r in table.get("rows") or [] if isinstance(r, dict)]
-        paired, graded = ({math.isfinite(real(r.get(c))) for r in rows} for c in ("win_rate_adjusted", "average"))
-        if True in paired and True not in graded:
-            return "adjusted win rate in pairs, in percent", (0.0, 100.0), "score"
-        return "mean grade from 1 to 10", (0.0, 10.0), "two"
-    kind = "mean outcome"
-    if table.get("protocol") == "alpaca_eval":
-        rows = [r for r in table.get("rows") or [] if isinstance(r, dict)]
-        fitted = [math.isfinite(real(r.get("lc_win_rate"))) for r in rows]
-        raw = "raw win rate (no length control was fitted)"
-        kind = "length-controlled win rate" if any(fitted) else raw
-        kind += ", raw where none was fitted," if any(fitted) and not all(fitted) else ""
-    return f"{kind} against the baseline, in percent", (0.0, 100.0), "score"
 
 
 def _contest_bars(rows: Sequence[Mapping[str, Any]], base: str) -> Figure:
@@ -196,89 +156,3 @@ def _samples(value: Any) -> Samples:
             told = tuple((str(n), cut(clean(t).strip(), _REPLY) or "(empty)") for n, t in replies.items())
             items.append((cut(clean(item.get("prompt", "")).strip(), _PROMPT), told))
     return Samples(tuple(items))
-
-
-def _benchmark(run: RunRecord, table: Mapping[str, Any], rows: list[dict[str, Any]], compared: list[Any]) -> Section:
-    what, limits, style = score_unit(table)
-    name = str(table.get("benchmark") or "benchmark")
-    judges = sorted({clean(r.get("judge") or "") for r in rows} - {""})
-    top = [(_ranked(r), score_of(r), 0) for r in rows[:_BARS]]
-    levels = [] if limits[1] == 10.0 else [(50.0, "as good as the baseline")]
-    caption = f"Score: {what}, with 95% intervals. Models whose intervals overlap share a rank."
-    caption += f" The first {_BARS} of {len(rows)} models." if len(rows) > _BARS else ""
-    judged = f" Judge: {', '.join(judges)}." if judges else ""
-    blocks: list[str | Grid | Figure | Samples] = [f"{len(rows)} models.{judged}"]
-    blocks.append(Figure((bars(name, top, style, limits, levels),), caption, layout="wide"))
-    blocks.append(_score_table(name, table, rows, style))
-    pairs = [c for c in compared if isinstance(c, dict) and isinstance(c.get("difference"), dict)]
-    if pairs:
-        blocks.append(_comparison_table(pairs))
-    scatter = length_figure(rows, style, _UNIT.get(str(table.get("protocol")), "characters"))
-    blocks += [scatter] if scatter else []
-    between = social_section(f"between-{run.name}-{name}", table.get("social"))
-    return Section(f"bench-{run.name}-{name}", name, tuple(blocks), (between,) if between else ())
-
-
-def _ranked(row: Mapping[str, Any]) -> str:
-    name = clean(row["name"])
-    return name if row.get("rank") is None else f"{row['rank']}. {name}"
-
-
-def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]], style: Style) -> Grid:
-    common = ("name", "score", "score_low", "score_high", "n", "n_failed", "avg_length", "judge", "template_hash",
-              "data_revision", "lc_low", "lc_high")  # fmt: skip
-    listed = [c for c in table.get("columns") or [] if isinstance(c, str) and c not in common]
-    extra = [c for c in listed if any(math.isfinite(real(r.get(c))) for r in rows)]
-    fixed = ("Model", "rank", "score", "n", "failed", "length")
-    own = (Column(c.replace("_", " "), group="the protocol's own columns") for c in extra)
-    columns = (*(Column(c) for c in fixed), *own)
-    body = tuple(
-        (
-            Cell(str(r["name"])),
-            plain(r.get("rank"), "count"),
-            Cell(show(score_of(r).point, style), _interval(score_of(r), style)),
-            plain(r.get("n"), "count"),
-            plain(r.get("n_failed"), "count", "warn" if real(r.get("n_failed")) > 0 else ""),
-            plain(r.get("avg_length"), "count"),
-            *(plain(r.get(c), "two") for c in extra),
-        )
-        for r in rows[:_ROWS]
-    )
-    notes = [clean(n) for n in table.get("notes") or [] if isinstance(n, str)]
-    notes.append(f"Failed verdicts are counted and left out, never scored. {_length_unit(table)}")
-    if len(rows) > _ROWS:
-        notes.append(f"The first {_ROWS} of {len(rows)} models; leaderboard.csv has them all.")
-    return Grid(f"Leaderboard of {name}", columns, body, tuple(notes))
-
-
-def _length_unit(table: Mapping[str, Any]) -> str:
-    return f"Length is the mean number of {_UNIT.get(str(table.get('protocol')), 'characters')}."
-
-
-def _interval(found: Estimate, style: Style) -> str:
-    return cell(found, style).interval
-
-
-def _comparison_table(pairs: Sequence[Mapping[str, Any]]) -> Grid:
-    columns = (
-        Column("First"),
-        Column("second"),
-        Column("difference", "mean outcome of the first minus that of the second, on the same questions"),
-        Column("p", "sign-flip test, Holm-adjusted"),
-        Column("detectable", "difference found with 80% power at this n"),
-    )
-    body = []
-    for c in pairs[:_BARS]:
-        d = c["difference"]
-        found = Estimate(real(d.get("point")), real(d.get("low")), real(d.get("high")),
-                         *(0 if math.isnan(real(d.get(k))) else int(d[k]) for k in ("n", "n_failed")))  # fmt: skip
-        differs = real(c.get("p")) < 0.05
-        told = cell(found, "three", "good" if differs else "", "questions")
-        p = Cell("< 0.001") if real(c.get("p")) < 0.001 else plain(c.get("p"), "three")
-        body.append(
-            (Cell(str(c.get("first"))), Cell(str(c.get("second"))), told, p, plain(c.get("detectable"), "three"))
-        )
-    notes = ["Unmarked differences are compatible with no difference at the 5% level."]
-    if len(pairs) > _BARS:
-        notes.append(f"The first {_BARS} of {len(pairs)} pairs; comparisons.json has them all.")
-    return Grid("Which models differ: paired comparisons of uncontrolled outcomes", columns, tuple(body), tuple(notes))

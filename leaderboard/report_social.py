@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leaderboard.report_matrix import matrix_plot
-from leaderboard.report_text import Cell, Column, Figure, Grid, Section, clean, plain
+from leaderboard.report_text import Block, Cell, Column, Figure, Grid, Section, clean, plain
 
 _DRAWN, _LISTED = 20, 5  # models, and disagreements, at most
 _RULES: Mapping[str, tuple[str, str]] = {
@@ -24,7 +24,7 @@ def social_section(id_: str, value: Any) -> Section | None:
     if not isinstance(value, dict) or not isinstance(value.get("names"), list) or len(value["names"]) < 3:
         return None
     names = [clean(n) for n in value["names"]]
-    blocks: list[str | Grid | Figure] = [_majority(value), _curl(value)]
+    blocks: list[Block] = [_majority(value), _curl(value)]
     matrix = [row[:_DRAWN] for row in value["win_rates"][:_DRAWN]]
     drawn = matrix_plot(names[:_DRAWN], matrix, "Win rates between the models")
     if drawn is not None:

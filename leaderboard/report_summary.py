@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from leaderboard.report_alignment import ORACLES, oracles_of, probed, probes
+from leaderboard.report_boards import score_of, score_unit
 from leaderboard.report_chain import best_policy
 from leaderboard.report_read import Evidence, RunRecord
-from leaderboard.report_scores import contest_rows, score_of, score_unit, warnings_of
+from leaderboard.report_scores import contest_rows, warnings_of
 from leaderboard.report_text import clean, estimate, in_words, known, listed, show
 from leaderboard.report_training import SCALAR_HEADS, Quality, quality
 from prefeval.stats import Estimate

@@ -18,7 +18,7 @@ from prefeval.stats import Estimate
 
 MISSING = "–"
 Style = Literal["percent", "score", "two", "three", "count"]
-Tone = Literal["", "good", "warn", "quiet"]
+Tone = Literal["", "good", "bad", "warn", "quiet"]
 
 # C0 without tab and newline, DEL and C1, lone surrogates, and the characters that turn the direction of text around
 _CONTROL = re.compile(
@@ -96,12 +96,56 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A verdict on an answer: in short, the judge's words, and a tone."""
+
+    text: str
+    words: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One model's answer, a text a turn, with what judges said; `slot` is the model's place in the browser."""
+
+    slot: int
+    name: str
+    turns: tuple[str, ...]
+    verdicts: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the browser: what the list shows, its category's place (0 for none), and everything else."""
+
+    title: str
+    category: str
+    slot: int
+    brief: str
+    turns: tuple[str, ...]
+    replies: tuple[Reply, ...]
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Answers side by side with verdicts; models and categories are picked without a script."""
+
+    id: str
+    models: tuple[str, ...]
+    categories: tuple[str, ...]
+    questions: tuple[Question, ...]
+
+
+Block = str | Grid | Figure | Samples | Browser
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands under it, in order. `parts` are subsections."""
 
     id: str
     title: str
-    blocks: tuple[str | Grid | Figure | Samples, ...] = ()
+    blocks: tuple[Block, ...] = ()
     parts: tuple[Section, ...] = ()
 
 

@@ -25,7 +25,7 @@ from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark
 from leaderboard.compare import Comparison, paired_comparisons, write_comparisons
 from leaderboard.config import BenchConfig, ModelSpec
-from leaderboard.findings import with_social
+from leaderboard.enrich import with_findings
 from leaderboard.from_files import score_files
 from leaderboard.judge_specs import open_judge
 from leaderboard.sampling import open_answerer
@@ -170,7 +170,10 @@ def _scores(
     files, texts = [run.path / file for stage in done for file in stage["files"]], [*answers, *baselines]
     table = score_files(benchmark.name, files, config.data, options, protocol=benchmark.protocol, answers=texts)
     table = replace(table, notes=(*table.notes, *benchmark.notes(baselines)))
-    table = with_social(table, seed=config.seed)
+    prompts = {p.key: p.turns for p in benchmark.prompts()}
+    table = with_findings(
+        table, files, answers=texts, prompts=prompts, human=config.human, spent=done, seed=config.seed
+    )
     write_table(table, run.path / "scores" / file_name(benchmark.name))
     stage = f"scores/{benchmark.name}"
     run.metrics.cut(stage)

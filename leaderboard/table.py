@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from leaderboard.measures import judge_markdown
 from leaderboard.quality import separability
 from leaderboard.safe_cells import csv_cell
 from prefeval.files import write_json, write_text
@@ -24,6 +25,7 @@ from prefeval.types import FloatArray
 
 MT_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 ARENA_CATEGORIES = ("hard_prompt", "coding", "math", "creative_writing")  # v2.0
+ANSWERS = "answers.json"  # a bounded choice of answers with their verdicts, which the report shows
 COMMON = (
     "name",
     "score",
@@ -105,6 +107,8 @@ class Table:
     notes: tuple[str, ...] = ()
     level: float = 0.95
     social: Mapping[str, Any] | None = None  # of leaderboard.findings
+    judges: Mapping[str, Any] | None = None  # of leaderboard.judge_findings
+    showcase: Mapping[str, Any] | None = None  # of leaderboard.showcase; kept in answers.json, not in leaderboard.json
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -189,6 +193,9 @@ def to_markdown(table: Table) -> str:
         lines.append(_line([place, row.name, interval, *counts, *middle, row.judge]))
     lines += ["", f"Models whose intervals overlap share a rank.{_separated(table)}"]
     lines += [f"\n{note}" for note in table.notes]
+    if table.judges is not None:
+        lines += judge_markdown(table.judges["judges"])
+        lines += [f"\n{note}" for note in table.judges["notes"]]
     return "\n".join(lines) + "\n"
 
 
@@ -209,18 +216,23 @@ def as_dict(table: Table) -> dict[str, Any]:
         "level": table.level,
         "separability": separability([row.score for row in table.rows]),
         **({"social": dict(table.social)} if table.social is not None else {}),
+        **({"judges": dict(table.judges)} if table.judges is not None else {}),
     }
 
 
 def write_table(table: Table, folder: str | Path) -> list[Path]:
-    """Write `leaderboard.csv`, `.md`, `.tex` and `.json` into a folder."""
+    """Write `leaderboard.csv`, `.md`, `.tex` and `.json` into a folder, and `answers.json` where there are answers."""
     root = Path(folder)
-    return [
+    written = [
         write_text(root / "leaderboard.csv", to_csv(table)),
         write_text(root / "leaderboard.md", to_markdown(table)),
         write_text(root / "leaderboard.tex", to_latex(table)),
         write_json(root / "leaderboard.json", as_dict(table)),
     ]
+    if table.showcase is None:
+        (root / ANSWERS).unlink(missing_ok=True)  # of an earlier run
+        return written
+    return [*written, write_json(root / ANSWERS, dict(table.showcase))]
 
 
 def _separated(table: Table) -> str:

@@ -1,0 +1,65 @@
+"""What stands beside the scores of a table: the models among themselves, the judges, and answers with verdicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from leaderboard.annotations import is_answer_file
+from leaderboard.answers import Answers, read_answers
+from leaderboard.findings import with_social
+from leaderboard.from_files import expand
+from leaderboard.human import read_votes
+from leaderboard.judge_findings import with_judges
+from leaderboard.rulings import read_material
+from leaderboard.showcase import showcase
+from leaderboard.table import Table
+from prefeval.files import iterate_jsonl
+
+_PLACES = ("", "mt_bench", "benchmarks/mt_bench")
+
+
+def with_findings(
+    table: Table,
+    files: Sequence[str | Path],
+    *,
+    answers: Sequence[Answers] = (),
+    prompts: Mapping[str, tuple[str, ...]] | None = None,
+    data: str | Path | None = None,
+    human: str | Path = "",
+    spent: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+) -> Table:
+    """The table of these annotation files with everything that their verdicts tell beside the scores.
+
+    `answers` add to those among the files; `prompts` are the questions' turns by key (MT-Bench's are looked for under
+    `data`); `human` is a file of human labels; `spent` what a bench run has written down about its calls. Raises
+    DataError for a bad human file.
+    """
+    votes = read_votes(human) if human else None
+    paths = expand(files)
+    if table.protocol != "alpaca_eval":
+        given = [path for path in paths if is_answer_file(path)]
+        paths = [path for path in paths if path not in set(given)]
+        answers = [*answers, *(one for path in given for one in read_answers(path))]
+        if table.protocol == "mt_bench" and prompts is None:
+            prompts = _questions(data)
+    bases = [str(b) for row in table.rows for b in row.breakdown.get("baselines", ())]
+    material = read_material(table.protocol, paths, answers, prompts, baseline=next(iter(bases), ""))
+    table = with_judges(with_social(table, seed=seed), material, votes=votes, spent=spent, seed=seed)
+    return replace(table, showcase=showcase(table, material))
+
+
+def _questions(data: str | Path | None) -> dict[str, tuple[str, ...]]:
+    """MT-Bench's questions by id from its question file under the data folder, where it lies."""
+    root = data or os.environ.get("PREFEVAL_DATA")
+    for place in _PLACES if root else ():
+        for name in ("question.jsonl", "question.jsonl.gz"):
+            file = Path(root or "") / place / name
+            if file.is_file():
+                rows = [row for _, row in iterate_jsonl(file) if isinstance(row, dict) and "question_id" in row]
+                return {str(r["question_id"]): tuple(map(str, r.get("turns") or ())) for r in rows}
+    return {}

@@ -32,12 +32,22 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def named(self, name: str) -> dict[str, float | None]:
+        """{name, name_low, name_high} for JSON: None where there is no number."""
+        values = zip((name, f"{name}_low", f"{name}_high"), (self.point, self.low, self.high), strict=True)
+        return {key: finite(value) for key, value in values}
+
     def scaled(self, factor: float) -> Estimate:
         return Estimate(self.point * factor, self.low * factor, self.high * factor, self.n, self.n_failed)
 
     def __str__(self) -> str:
         dropped = f", {self.n_failed} dropped" if self.n_failed else ""
         return f"{self.point:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n}{dropped})"
+
+
+def finite(value: float) -> float | None:
+    """The number, None for NaN and infinity: JSON has neither."""
+    return float(value) if math.isfinite(value) else None
 
 
 def bootstrap_mean(

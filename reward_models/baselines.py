@@ -39,6 +39,7 @@ class SurfaceOracle(MatrixOracle):
     """Log-odds = weights @ (features_i - features_j): a Bradley-Terry model on surface features."""
 
     name = "surface"
+    per_response = True  # one reading of a response serves all its pairs
 
     def __init__(self, weights: FloatArray) -> None:
         self.weights = weights

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from prefeval.stats import bootstrap_mean, paired_difference, percentile_interval, resample_counts
+from prefeval.stats import Estimate, bootstrap_mean, finite, paired_difference, percentile_interval, resample_counts
 from prefeval.types import FloatArray
 from reward_models.calibrate import expit
 
@@ -46,12 +46,12 @@ def length_bias(
         score[known], difference[known], label[known], [c for c, k in zip(clusters, known, strict=True) if k]
     )
     return {
-        **_interval("accuracy_length_matched", near.point, near.low, near.high),
+        **near.named("accuracy_length_matched"),
         "n_length_matched": near.n,
-        **_interval("difference_to_longer", gap.point, gap.low, gap.high),
-        "difference_to_longer_p": _number(p_value),
-        "length_correlation": _number(_correlation(score[known], difference[known])),
-        **_interval("length_slope", *slope),
+        **gap.named("difference_to_longer"),
+        "difference_to_longer_p": finite(p_value),
+        "length_correlation": finite(_correlation(score[known], difference[known])),
+        **slope.named("length_slope"),
     }
 
 
@@ -111,33 +111,23 @@ def _binned(
         chosen = [c for c, k in zip(clusters, inside, strict=True) if k]
         e = bootstrap_mean(correct[inside], chosen, resamples=resamples, seed=seed)
         row = {"from": float(edges[b]), "to": float(size[inside].max()) if inside.any() else None}
-        rows.append({**row, **_interval("accuracy", e.point, e.low, e.high), "n": e.n})
+        rows.append({**row, **e.named("accuracy"), "n": e.n})
     return rows
 
 
-def _slope(
-    score: FloatArray, difference: FloatArray, label: FloatArray, clusters: Sequence[Any]
-) -> tuple[float, float, float]:
+def _slope(score: FloatArray, difference: FloatArray, label: FloatArray, clusters: Sequence[Any]) -> Estimate:
     if len(score) < 3 or not difference.any():
-        return math.nan, math.nan, math.nan
+        return Estimate(math.nan, math.nan, math.nan, 0)
     x = np.stack([score, difference], axis=1)
     codes: dict[Any, int] = {}
     index = np.array([codes.setdefault(c, len(codes)) for c in clusters])
     point = logistic_weights(x, label, np.ones(len(x)))[1]
     counts = resample_counts(len(codes), _SLOPE_RESAMPLES, 0)
     draws = np.array([logistic_weights(x, label, row[index])[1] for row in counts])
-    return (float(point), *percentile_interval(draws))
+    return Estimate(float(point), *percentile_interval(draws), len(score))
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
     if len(a) < 3 or a.std() == 0 or b.std() == 0:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def _interval(name: str, point: float, low: float, high: float) -> dict[str, float | None]:
-    return {name: _number(point), f"{name}_low": _number(low), f"{name}_high": _number(high)}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

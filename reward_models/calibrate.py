@@ -6,8 +6,12 @@ the log-odds of first over second in nats, `p` = sigmoid(score), `label` = P(fir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from prefeval.stats import Estimate, bootstrap_statistic
 from prefeval.types import FloatArray
 
 _LOG_RANGE = (-9.0, 9.0)  # of the multiplier of the scores: e^-9 to e^9
@@ -62,3 +66,34 @@ def ece(p: FloatArray, label: FloatArray, bins: int = 15) -> float:
     index = np.clip((p * bins).astype(int), 0, bins - 1)
     gap = np.bincount(index, weights=y - p, minlength=bins)
     return float(np.abs(gap).sum() / len(p))
+
+
+def ece_estimate(
+    p: FloatArray,
+    label: FloatArray,
+    clusters: Sequence[Any],
+    *,
+    bins: int = 15,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """`ece` with an interval from a bootstrap over clusters; `p` (n,) without NaN.
+
+    Resampling adds noise to every bin and |.| turns noise into error, so the quantiles are moved down by the mean
+    excess of the draws over the point.
+    """
+    point = ece(p, label, bins)
+    if not len(p):
+        return Estimate(point, point, point, 0)
+    codes: dict[Any, int] = {}
+    place = np.array([codes.setdefault(c, len(codes)) for c in clusters])
+    cell = place * bins + np.clip((p * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(cell, weights=label - p, minlength=len(codes) * bins).reshape(-1, bins)
+    sizes = np.bincount(place, minlength=len(codes)).astype(np.float64)
+
+    def resampled(counts: FloatArray) -> float:
+        return float(np.abs(counts @ gaps).sum() / max(float(counts @ sizes), 1.0))
+
+    _, low, high, draws = bootstrap_statistic(resampled, len(codes), resamples=resamples, seed=seed)
+    excess = float(draws.mean()) - point
+    return Estimate(point, max(0.0, low - excess), max(0.0, high - excess), len(p))

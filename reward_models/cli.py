@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from prefeval.errors import DataError
 from prefeval.files import dumps, iterate_jsonl, write_jsonl
 from prefeval.types import Message, Prompt
+from reward_models.arguments import open_store, oracle_parser, say
 
 _CHUNK = 256  # prompts that an oracle is asked about at once
 _ROLES = ("system", "user", "assistant")
@@ -22,7 +22,7 @@ def train(argv: Sequence[str]) -> int:
     from prefeval.config import load_config, to_dict
     from prefeval.runs import RunDir
     from reward_models.config import TrainConfig
-    from reward_models.evaluate_cli import table
+    from reward_models.evaluate_table import table
 
     rest = [a for a in argv if a != "--json"]
     recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -33,9 +33,9 @@ def train(argv: Sequence[str]) -> int:
     with run.lock():
         result = run_training(config, run)
     if "--json" in argv:
-        _say(dumps(result))
+        say(dumps(result))
     else:
-        _say(f"{run.path / 'final'}\n{table(result['metrics'])}")
+        say(f"{run.path / 'final'}\n{table(result['metrics'])}")
     return 0
 
 
@@ -45,7 +45,7 @@ def score(argv: Sequence[str]) -> int:
 
     args = _score_parser().parse_args(argv)
     rows = list(read_score_rows(args.input))
-    oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
+    oracle = open_oracle(args.oracle, device=args.device, store=open_store(args.store))
     out: list[dict[str, Any]] = []
     for start in range(0, len(rows), _CHUNK):
         out += scored(oracle, rows[start : start + _CHUNK])
@@ -57,7 +57,7 @@ def score(argv: Sequence[str]) -> int:
         place, found = write_suggestions(oracle, rows, args.suggest, Path(args.out))
         summary |= {"suggestions": str(place), "suggested": found}
         lines.append(f"{place}: {found} pairs worth a label")
-    _say(dumps(summary) if args.json else "\n".join(lines))
+    say(dumps(summary) if args.json else "\n".join(lines))
     return 0
 
 
@@ -136,7 +136,7 @@ def scored(oracle: Any, rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
 
 
 def _score_parser() -> argparse.ArgumentParser:
-    parser = _parser("score", "P matrix per prompt from any oracle; an entry that could not be obtained is null.")
+    parser = oracle_parser("score", "P matrix per prompt from any oracle; an entry that could not be obtained is null.")
     parser.add_argument(
         "--input", required=True, help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}'
     )
@@ -149,29 +149,3 @@ def _score_parser() -> argparse.ArgumentParser:
         help="also write the N pairs most worth a label",
     )
     return parser
-
-
-def _parser(command: str, text: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"prefeval {command}", description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument(
-        "--oracle", required=True, help="model:PATH, hf:ID, judge:MODEL@URL, rules:NAME, py:mod:obj, ..."
-    )
-    parser.add_argument("--device", default=None, help="where models run; the accelerator if there is one")
-    parser.add_argument("--store", default=None, help="SQLite file that keeps a judge's verdicts between runs")
-    parser.add_argument("--seed", type=int, default=0, help="of pair orientation and the bootstrap")
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-    return parser
-
-
-def _store(path: str | None) -> Any:
-    if path is None:
-        return None
-    from prefeval.store import Store
-
-    return Store(path)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")

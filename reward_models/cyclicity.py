@@ -132,7 +132,7 @@ def intransitivity(
     out: dict[str, Any] = {}
     for name, (values, weights) in columns.items():
         e = bootstrap_mean(values, clusters, weights, resamples=resamples, seed=seed)
-        out |= {name: _number(e.point), f"{name}_low": _number(e.low), f"{name}_high": _number(e.high)}
+        out |= e.named(name)
     return {**out, "n_cycle_records": len(chosen)}
 
 
@@ -165,10 +165,6 @@ def _floors(entries: Sequence[tuple[FloatArray, FloatArray]], seed: int) -> list
         noise_floor(p, votes, draws=_DRAWS, seed=derive_seed("curl", seed, n) % 2**32)
         for n, (p, votes) in enumerate(entries)
     ]
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _fit(P: FloatArray, votes: FloatArray) -> FloatArray:

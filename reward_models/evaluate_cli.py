@@ -11,12 +11,9 @@ from prefeval.data.tables import parse_columns
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import dumps, write_json
 from prefeval.log import logger
-from prefeval.types import PreferenceRecord
-from reward_models.cli import _parser, _say, _store
-
-_SHOWN = ("accuracy", "brier", "ece", "nll", "tau", "length_only_accuracy", "difference_to_longer", "accuracy_longer",
-          "accuracy_shorter", "accuracy_length_matched", "length_correlation", "length_slope", "cycle_rate",
-          "curl_ratio", "curl_ratio_floor", "effective_rank", "first_pair")  # fmt: skip
+from prefeval.types import FloatArray, PreferenceRecord
+from reward_models.arguments import open_store, oracle_parser, say
+from reward_models.evaluate_table import table
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -29,7 +26,7 @@ def evaluate(argv: Sequence[str]) -> int:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: not a directory")
     records, reading = _read(args)
-    oracle = open_oracle(args.oracle, device=args.device, store=_store(args.store))
+    oracle = open_oracle(args.oracle, device=args.device, store=open_store(args.store))
     metrics = {
         **_measure(args, oracle, records),
         "encoding": encoding_facts(oracle, records[0]),
@@ -39,7 +36,7 @@ def evaluate(argv: Sequence[str]) -> int:
     }
     write_json(out / "metrics.json", metrics)
     shown = table(metrics) if args.suite == "pairs" else f"{suite_table(metrics['suite'])}\n\n{table(metrics)}"
-    _say(dumps(metrics) if args.json else f"{shown}\n{out / 'metrics.json'}")
+    say(dumps(metrics) if args.json else f"{shown}\n{out / 'metrics.json'}")
     return 0
 
 
@@ -52,7 +49,7 @@ def _read(args: argparse.Namespace) -> tuple[list[PreferenceRecord], dict[str, A
     columns = parse_columns(args.columns)
     reading: dict[str, Any] = {}
     if args.suite != "pairs":
-        wrong = [flag for flag in ("split", "format", "decontaminate", "baseline") if getattr(args, flag)]
+        wrong = [flag for flag in ("split", "format", "decontaminate", "baseline", "calibrate") if getattr(args, flag)]
         if wrong:
             raise ConfigError(f"--{wrong[0]} is for --suite pairs; a suite is scored whole")
         return read_suite(args.suite, args.data, columns), reading
@@ -70,28 +67,74 @@ def _read(args: argparse.Namespace) -> tuple[list[PreferenceRecord], dict[str, A
 
 
 def _measure(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
+    from reward_models.evaluate import evaluate as measure
     from reward_models.suites import measured
 
-    metrics = measured(oracle, records, args.suite, seed=args.seed, resamples=args.resamples)
-    if args.baseline:
-        metrics["baseline"] = _surface(args, records)
-    return metrics
+    options = {"seed": args.seed, "resamples": args.resamples}
+    if args.suite != "pairs":
+        return measured(oracle, records, args.suite, **options)
+    rivals, baseline = _baselines(args, records) if args.baseline else ({}, {})
+    calibration = _calibrate(args, oracle, records) if args.calibrate else {}
+    metrics = measure(oracle, records, tau=calibration.get("tau", 1.0), rivals=rivals, **options)
+    return {**metrics, "baseline": baseline, "calibration": calibration}
 
 
-def _surface(args: argparse.Namespace, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
-    """The logistic model on surface features, fitted on --baseline, on the same records."""
+def _baselines(
+    args: argparse.Namespace, records: Sequence[PreferenceRecord]
+) -> tuple[dict[str, list[FloatArray]], dict[str, Any]]:
+    """(tables of the rules fitted on --baseline, what they were fitted on): surface features, the stronger model.
+
+    The second only where both data sets name the models behind the responses.
+    """
+    from reward_models.baselines import fit_surface
+    from reward_models.judged import answer
+    from reward_models.rivals import STRONGER, model_rates, stronger_tables
+
+    training = _apart(args, args.baseline, records)
+    rivals = {"surface": answer(fit_surface(training), records)}
+    rates = model_rates(training)
+    if rates and any(r.meta.get("models") for r in records):
+        rivals[STRONGER] = stronger_tables(records, rates)
+    return rivals, {"data": args.baseline, "n_train_records": len(training), "n_models": len(rates)}
+
+
+def _calibrate(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
+    """Fit the oracle's temperature on --calibrate; a `model:` directory keeps it in its config.json.
+
+    Raises DataError when no pair there is decided and answered.
+    """
+    import numpy as np
+
+    from reward_models.calibrate import fit_temperature
+    from reward_models.judged import answer, collect
+
+    held_out = _apart(args, args.calibrate, records)
+    judged = collect(held_out, answer(oracle, held_out), args.seed)
+    keep = judged.decided & np.isfinite(judged.score)
+    if not keep.any():
+        raise DataError("no decided pairs to calibrate on", file=args.calibrate)
+    tau = fit_temperature(judged.score[keep], judged.label[keep], pseudo_pairs=1.0)
+    kind, _, path = args.oracle.partition(":")
+    if kind == "model":
+        from reward_models.loading import store_tau
+
+        store_tau(Path(path), oracle.model.head.tau * tau)
+        logger.info("%s now keeps the temperature %.4g (it was %.4g)", path, oracle.model.head.tau * tau,
+                    oracle.model.head.tau)  # fmt: skip
+    return {"data": args.calibrate, "tau": tau, "n": int(keep.sum()), "stored": kind == "model"}
+
+
+def _apart(args: argparse.Namespace, spec: str, records: Sequence[PreferenceRecord]) -> list[PreferenceRecord]:
+    """The labelled records of other data, without the prompts that are measured. Raises DataError when none is left."""
     from prefeval.data.readers import load_records
     from prefeval.data.splits import prompt_key
-    from reward_models.baselines import fit_surface
-    from reward_models.evaluate import evaluate as measure
 
     tested = {prompt_key(r.prompt) for r in records}
-    training = load_records(args.baseline, format=args.format, columns=parse_columns(args.columns)).records
-    apart = [r for r in training if r.pairs and prompt_key(r.prompt) not in tested]
-    metrics = measure(fit_surface(apart), records, seed=args.seed, resamples=args.resamples)
-    keys = ("accuracy", "accuracy_low", "accuracy_high", "n", "nll", "accuracy_length_matched", "difference_to_longer",
-            "difference_to_longer_low", "difference_to_longer_high")  # fmt: skip
-    return {"oracle": "surface", "n_train_records": len(apart), **{k: metrics[k] for k in keys}}
+    other = load_records(spec, format=args.format, columns=parse_columns(args.columns)).records
+    apart = [r for r in other if r.pairs and prompt_key(r.prompt) not in tested]
+    if not apart:
+        raise DataError("no labelled pairs of other prompts than those of --data", file=spec)
+    return apart
 
 
 def encoding_facts(oracle: Any, record: PreferenceRecord) -> dict[str, Any]:
@@ -118,28 +161,8 @@ def encoding_facts(oracle: Any, record: PreferenceRecord) -> dict[str, Any]:
     }
 
 
-def table(metrics: dict[str, Any]) -> str:
-    """The main numbers, one a line, with their intervals."""
-    lines = [f"n = {metrics['n']} decided pairs, {metrics['n_dropped']} dropped, {metrics['n_ties']} ties left out"]
-    lines += [_line(name, *(metrics.get(f"{name}{end}") for end in ("", "_low", "_high"))) for name in _SHOWN]
-    if metrics.get("baseline"):
-        b = metrics["baseline"]
-        lines.append(_line("surface features", b["accuracy"], b["accuracy_low"], b["accuracy_high"]))
-    if metrics.get("position"):
-        share = metrics["position"]["first_of_decided"]
-        lines.append(_line("first shown wins", share, None, None) + f"  of {metrics['position']['decided']} decided")
-    if metrics.get("encoding"):
-        lines.append("encoding: " + ", ".join(f"{k} {v}" for k, v in metrics["encoding"].items() if v is not None))
-    return "\n".join(lines)
-
-
-def _line(name: str, value: float | None, low: float | None, high: float | None) -> str:
-    interval = "" if low is None else f"  [{low:.3f}, {high:.3f}]"
-    return f"{name:<22}{' ' if len(name) > 21 else ''}{'-' if value is None else f'{value:.3f}'}{interval}"
-
-
 def _evaluate_parser() -> argparse.ArgumentParser:
-    parser = _parser("evaluate", "Accuracy, calibration, length bias and cycles of an oracle on preference data.")
+    parser = oracle_parser("evaluate", "Accuracy, calibration, length bias and cycles of an oracle on preference data.")
     parser.add_argument("--data", required=True, help="file, directory or hub id of preference data")
     parser.add_argument("--format", default=None, help="format of the data where the columns do not tell it")
     parser.add_argument("--columns", action="append", default=[], metavar="A=B", help="read column B as A; repeatable")
@@ -154,7 +177,16 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         "--decontaminate", nargs="+", default=[], metavar="FILE", help="drop records with a prompt of these files"
     )
     parser.add_argument(
-        "--baseline", default=None, metavar="DATA", help="fit the surface-feature baseline on this data"
+        "--baseline",
+        default=None,
+        metavar="DATA",
+        help="compare with rules fitted on this data: surface features, and the stronger model where models are named",
+    )
+    parser.add_argument(
+        "--calibrate",
+        default=None,
+        metavar="DATA",
+        help="fit the temperature on this data and report with it; a model: oracle keeps it",
     )
     parser.add_argument("--out", required=True, help="directory for metrics.json")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")

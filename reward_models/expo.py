@@ -137,12 +137,13 @@ def _measure(
     model: PreferenceModel, records: Sequence[PreferenceRecord], factor: float, config: ExpoConfig
 ) -> dict[str, Any]:
     """Metrics of the model as it stands, after its temperature is refitted: one row of the grid."""
-    from reward_models.evaluate import answer, evaluate_tables
+    from reward_models.evaluate import evaluate_tables
+    from reward_models.judged import answer
     from reward_models.oracles import ModelOracle
 
     oracle = ModelOracle(model, f"expo {factor:g}")
     tables = answer(oracle, records)
-    options = {"seed": config.seed, "resamples": config.resamples}
+    options: dict[str, Any] = {"seed": config.seed, "resamples": config.resamples}
     tau = evaluate_tables(oracle.name, records, tables, **options)["tau"]
     if tau is None:
         raise DataError("no decided validation pairs to choose the factor on", file=config.valid_data or config.data)
@@ -161,7 +162,7 @@ def expo_command(argv: Sequence[str]) -> int:
     from prefeval.config import load_config, to_dict
     from prefeval.files import dumps
     from prefeval.runs import RunDir
-    from reward_models.cli import _say
+    from reward_models.arguments import say
 
     rest = [a for a in argv if a != "--json"]
     recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -170,7 +171,7 @@ def expo_command(argv: Sequence[str]) -> int:
     run = RunDir(config.out, to_dict(config), command=f"prefeval expo {' '.join(argv)}")
     with run.lock():
         result = extrapolate(config, run)
-    _say(dumps(result) if "--json" in argv else f"{run.path / 'final'}\n{grid_table(result)}")
+    say(dumps(result) if "--json" in argv else f"{run.path / 'final'}\n{grid_table(result)}")
     return 0
 
 

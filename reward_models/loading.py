@@ -13,7 +13,7 @@ from torch import nn
 from prefeval.chat import template_hash
 from prefeval.config import from_dict
 from prefeval.errors import ConfigError
-from prefeval.files import read_json
+from prefeval.files import read_json, write_json
 from prefeval.models import load_pretrained, load_tokenizer, refuse_pickles
 from reward_models.config import HeadConfig
 
@@ -102,6 +102,12 @@ def load_classifier(
         return load_pretrained(
             AutoModelForSequenceClassification, spec, dtype, ignore_mismatched_sizes=fresh_head, **labels
         )
+
+
+def store_tau(path: Path, tau: float) -> None:
+    """Replace the temperature of a saved preference model, as calibration does; its weights stay as they are."""
+    config = read_json(path / "config.json")
+    write_json(path / "config.json", {**config, "preference": {**config["preference"], "tau": tau}})
 
 
 def load_saved(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Mapping[str, Any]]:

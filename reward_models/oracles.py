@@ -31,6 +31,8 @@ class ModelOracle(MatrixOracle):
     Answers do not depend on what else is asked in the same call (to 1e-5 in float32).
     """
 
+    per_response = True  # one reading of a response serves all its pairs
+
     def __init__(
         self,
         model: PreferenceModel,

@@ -146,8 +146,8 @@ def train_pair_command(argv: Sequence[str]) -> int:
     from prefeval.config import load_config, to_dict
     from prefeval.files import dumps
     from prefeval.runs import RunDir
-    from reward_models.cli import _say
-    from reward_models.evaluate_cli import table
+    from reward_models.arguments import say
+    from reward_models.evaluate_table import table
 
     rest = [a for a in argv if a != "--json"]
     recipe = rest.pop(0) if rest and not rest[0].startswith("-") else None
@@ -157,5 +157,5 @@ def train_pair_command(argv: Sequence[str]) -> int:
     run = RunDir(config.out, to_dict(config), command=f"prefeval train-pair {' '.join(argv)}")
     with run.lock():
         result = train_pair(config, run)
-    _say(dumps(result) if "--json" in argv else f"{run.path / 'final'}\n{table(result['metrics'])}")
+    say(dumps(result) if "--json" in argv else f"{run.path / 'final'}\n{table(result['metrics'])}")
     return 0

@@ -264,7 +264,8 @@ def _calibrated(config: TrainConfig, oracle: ModelOracle, validation: Sequence[P
 
     One number is fitted on them; accuracies do not depend on it, NLL, Brier and ECE are slightly optimistic.
     """
-    from reward_models.evaluate import answer, evaluate_tables
+    from reward_models.evaluate import evaluate_tables
+    from reward_models.judged import answer
 
     with _fast(config, oracle.model.device):
         tables, model = answer(oracle, validation), oracle.model

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefeval.data.pairs import prompt_messages
+from prefeval.data.pairs import model_names, prompt_messages
 from prefeval.data.records import Collector
 from prefeval.data.tables import Row, read_parquet
 from prefeval.errors import DataError
@@ -42,7 +42,8 @@ def read_alpaca_eval(rows: Sequence[Row], out: Collector) -> None:
         prompt = prompt_messages(row, "instruction")
         texts = (row.response("output_1"), row.response("output_2"))
         source = row.text("annotator") if row.has("annotator") else ""
-        out.pair(row, prompt, texts, 2.0 - preference, fields=("output_1", "output_2"), source=source)
+        models = model_names(row, "generator_1", "generator_2")
+        out.pair(row, prompt, texts, 2.0 - preference, fields=("output_1", "output_2"), source=source, models=models)
 
 
 def read_alpaca_eval_pairs(rows: Sequence[Row], out: Collector) -> None:
@@ -61,8 +62,9 @@ def read_alpaca_eval_pairs(rows: Sequence[Row], out: Collector) -> None:
         meta = {"id": row.get("index"), "dataset": question.get("dataset"), "split": row.table_split}
         known = Row(meta, row.position, row.file, row.table_split)
         prompt = (Message("user", str(question["instruction"])),)
-        fields = ("response_1", "response_2")
-        out.pair(known, prompt, (texts[0], texts[1]), 2.0 - preference, fields=fields, source=row.text("source"))
+        fields, models = ("response_1", "response_2"), model_names(row, "generator_1", "generator_2")
+        both = (texts[0], texts[1])
+        out.pair(known, prompt, both, 2.0 - preference, fields=fields, source=row.text("source"), models=models)
 
 
 def read_pandalm(rows: Sequence[Row], out: Collector) -> None:

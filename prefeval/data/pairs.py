@@ -26,6 +26,12 @@ def prompt_messages(row: Row, name: str = "prompt|instruction|conversations") ->
     return messages
 
 
+def model_names(row: Row, first: str, second: str) -> tuple[str, str]:
+    """The two columns that name the models behind the responses; '' where there is none."""
+    a, b = row.values.get(first), row.values.get(second)
+    return a if isinstance(a, str) else "", b if isinstance(b, str) else ""
+
+
 def read_explicit(rows: Sequence[Row], out: Collector) -> None:
     """TRL explicit prompt: prompt, chosen, rejected as text or messages; optional p, margin and the two scores.
 

@@ -81,9 +81,14 @@ class Group:
         self.texts: dict[str, int] = {}
         self.labels: dict[tuple[int, int, str], list[tuple[float, float | None]]] = {}
         self.ratings: dict[str, dict[int, list[float]]] = {}
+        self.models: dict[int, dict[str, None]] = {}
 
-    def add(self, text: str) -> int:
-        return self.texts.setdefault(text, len(self.texts))
+    def add(self, text: str, model: str = "") -> int:
+        """The index of a response; `model` is whoever wrote it, where the data tells."""
+        index = self.texts.setdefault(text, len(self.texts))
+        if model:
+            self.models.setdefault(index, {})[model] = None
+        return index
 
     def label(self, i: int, j: int, p: float, margin: float | None, source: str) -> None:
         """Add a label; one of the opposite orientation is turned round, so that repeated labels can be averaged."""
@@ -117,9 +122,10 @@ class Group:
             for name, cells in self.ratings.items()
         }
         prompt = Prompt(self.id, self.messages)
-        return PreferenceRecord(
-            self.id, prompt, tuple(self.texts), tuple(self.pairs()), ratings, self.split, dict(self.meta)
-        )
+        meta = dict(self.meta)
+        if self.models:  # several, where models wrote the same text
+            meta["models"] = [list(self.models.get(i, ())) for i in range(count)]
+        return PreferenceRecord(self.id, prompt, tuple(self.texts), tuple(self.pairs()), ratings, self.split, meta)
 
 
 class Collector:
@@ -158,9 +164,10 @@ class Collector:
         fields: tuple[str, str],
         margin: float | None = None,
         source: str = "",
+        models: tuple[str, str] = ("", ""),
     ) -> None:
         """The first text beats the second with probability `p`. `fields` names their columns for error messages."""
-        self.pair_votes(row, messages, texts, [p], fields=fields, margin=margin, source=source)
+        self.pair_votes(row, messages, texts, [p], fields=fields, margin=margin, source=source, models=models)
 
     def pair_votes(
         self,
@@ -172,6 +179,7 @@ class Collector:
         fields: tuple[str, str],
         margin: float | None = None,
         source: str = "",
+        models: tuple[str, str] = ("", ""),
     ) -> None:
         """As `pair`, with several labels of the same pair in one row."""
         self.report.sources[source] += len(votes)
@@ -181,7 +189,7 @@ class Collector:
             self.drop("identical responses", row)
             return
         group = self.group(row, messages)
-        i, j = group.add(texts[0]), group.add(texts[1])
+        i, j = (group.add(text, model) for text, model in zip(texts, models, strict=True))
         self.report.merged += (i, j, source) in group.labels or (j, i, source) in group.labels
         for p in votes:
             group.label(i, j, p, margin, source)

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefeval.data import chats
 from prefeval.data.chats import Messages
-from prefeval.data.pairs import MULTI_TURN, prompt_messages
+from prefeval.data.pairs import MULTI_TURN, model_names, prompt_messages
 from prefeval.data.records import Collector
 from prefeval.data.tables import Row
 from prefeval.types import Message, all_pairs
@@ -37,8 +37,9 @@ def read_arena(rows: Sequence[Row], out: Collector) -> None:
         if both is None:
             out.drop(MULTI_TURN, row)
             continue
-        source = row.values.get("judge")
-        out.pair(row, both[0], both[1:], p, fields=names, source=source if isinstance(source, str) else "")
+        value = row.values.get("judge")
+        source, models = value if isinstance(value, str) else "", model_names(row, "model_a", "model_b")
+        out.pair(row, both[0], both[1:], p, fields=names, source=source, models=models)
 
 
 def read_arena_55k(rows: Sequence[Row], out: Collector) -> None:

@@ -12,6 +12,8 @@ import pytest
 from prefeval.data.readers import load_records
 from prefeval.oracle import PairwiseRule
 from reward_models.evaluate import evaluate
+from reward_models.judged import collect
+from reward_models.rivals import model_rates, stronger_tables
 
 pytestmark = pytest.mark.parity
 
@@ -40,3 +42,15 @@ def test_llmbar_adversarial_sets_defeat_length() -> None:
     # documented: the longer answer is right on 12% to 45% of the adversarial subsets
     assert len(shares) == 4
     assert (min(shares), max(shares)) == (pytest.approx(0.12, abs=0.005), pytest.approx(0.45, abs=0.005))
+
+
+@pytest.mark.slow
+def test_the_stronger_model_rule_of_alpaca_eval_pairs() -> None:
+    """Documented: .821 on the 8,487 decided rows; here labels of one pair are one, and empty responses are left out."""
+    if not (DATA / "alpaca_eval_pairs.train.parquet").exists():
+        pytest.skip("alpaca_eval_pairs.train.parquet is not in PREFEVAL_DATA")
+    training, test = (load_records(str(DATA / f"alpaca_eval_pairs.{s}.parquet")).records for s in ("train", "test"))
+    judged = collect(test, stronger_tables(test, model_rates(training)), 0)
+    assert len(judged.score[judged.decided]) > 0.97 * 8487
+    assert float(np.nanmean(judged.correct)) == pytest.approx(0.821, abs=0.006)
+    assert not np.isnan(judged.score).any()

@@ -13,13 +13,15 @@ from sklearn.linear_model import LogisticRegression
 from prefeval.data.decontaminate import decontaminate
 from prefeval.oracle import PairwiseRule
 from prefeval.types import Comparison, FloatArray, PairLabel, PreferenceRecord, Prompt
-from reward_models.baselines import FEATURES, fit_surface, surface_features
+from reward_models.baselines import FEATURES, SurfaceOracle, fit_surface, surface_features
 from reward_models.bias import by_confidence, by_strength, is_matched, length_bias, logistic_weights
-from reward_models.calibrate import expit
+from reward_models.calibrate import ece_estimate, expit
 from reward_models.config import TrainConfig
 from reward_models.cyclicity import label_cycles, noise_floor, spectrum
 from reward_models.evaluate import evaluate
 from reward_models.evaluate_cli import evaluate as evaluate_command
+from reward_models.evaluate_table import table as evaluate_table
+from reward_models.rivals import longer_tables, model_rates, stronger_tables
 from reward_models.train import load_splits
 
 RPS = np.array([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
@@ -193,4 +195,82 @@ def test_training_keeps_benchmark_prompts_out(tmp_path: Path) -> None:
     assert evaluate_command([*argv, "--out", str(out), "--resamples", "10"]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["reading"]["decontamination"] == {"kept": 19, "exact": 1, "overlap": 0}
-    assert (metrics["n"], metrics["baseline"]["accuracy"], metrics["baseline"]["n_train_records"]) == (19, 1.0, 5)
+    surface = {row["rival"]: row for row in metrics["rivals"]}["surface"]
+    assert (metrics["n"], surface["accuracy"], metrics["baseline"]["n_train_records"]) == (19, 1.0, 5)
+
+
+def rated_pairs(seed: int, prompts: int = 40) -> list[PreferenceRecord]:
+    """Three models of known strength; labels follow the model in most pairs, never the length."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for n in range(prompts):
+        source = "one" if n % 2 else "two"
+        texts = tuple("x" * int(k) for k in rng.permutation(np.arange(3, 6)) * 10)
+        edges = ((0, 1), (0, 2), (1, 2))
+        pairs = tuple(PairLabel(i, j, float(rng.random() < 0.8), source=source) for i, j in edges)
+        meta = {"models": [["strong"], ["middle"], ["weak", "weaker"]]}
+        records.append(PreferenceRecord(str(n), Prompt.from_text(f"{seed} {n}"), texts, pairs, meta=meta))
+    return records
+
+
+def test_model_rates_and_the_stronger_model_rule_by_hand() -> None:
+    one = PreferenceRecord(
+        "1", Prompt.from_text("q"), ("a", "bb", "cc"), (PairLabel(0, 1, 0.75), PairLabel(2, 1, 0.0)),
+        meta={"models": [["A"], ["B"], ["A", "C"]]},
+    )  # fmt: skip
+    rates = model_rates([one, record("2", ("x", "y"), (PairLabel(0, 1),))])  # the second names no models
+    assert rates == {"A": (0.75 + 0.0) / 2, "B": (0.25 + 1.0) / 2, "C": 0.0}
+    table = stronger_tables([one], {"A": 0.375, "B": 0.625})[0]
+    inf = math.inf
+    assert np.array_equal(table, [[0, -inf, 0], [inf, 0, inf], [0, -inf, 0]])  # C is unknown: its text counts as A's
+    assert np.isnan(stronger_tables([record("2", ("x", "y"), ())], rates)[0]).all()
+    assert np.array_equal(longer_tables([one])[0], [[0, -inf, -inf], [inf, 0, 0], [inf, 0, 0]])
+
+
+def test_rivals_and_subsets_agree_with_paired_counts() -> None:
+    records = rated_pairs(1)
+    rivals = {"stronger_model": stronger_tables(records, model_rates(rated_pairs(2)))}
+    found = evaluate(PairwiseRule("longer", lambda p, a, b: float(len(a) > len(b))), records, rivals=rivals)
+    rows = {row["rival"]: row for row in found["rivals"]}
+    assert (rows["longer"]["difference"], rows["longer"]["accuracy"]) == (0.0, found["accuracy"])
+    won = [p.p == 1.0 for r in records for p in r.pairs]  # the first of a pair is the stronger model
+    longer = [(len(r.responses[p.i]) > len(r.responses[p.j])) == (p.p == 1.0) for r in records for p in r.pairs]
+    strong = rows["stronger_model"]
+    assert (strong["accuracy"], strong["n"], strong["nll"]) == (pytest.approx(np.mean(won)), 120, None)
+    assert strong["difference"] == pytest.approx(np.mean(longer) - np.mean(won))
+    assert strong["difference_high"] < 0  # 0.8 against 0.5
+    # the same interval from the prompts' own sums, resampled here
+    gaps = (np.array(longer, float) - np.array(won, float)).reshape(-1, 3).sum(axis=1)
+    draws = np.random.default_rng(5).choice(gaps, (4000, len(gaps))).sum(axis=1) / 120
+    assert [strong["difference_low"], strong["difference_high"]] == pytest.approx(
+        np.quantile(draws, [0.025, 0.975]), abs=0.03
+    )
+    subsets = {row["subset"]: row for row in found["subsets"]}
+    assert {name: (row["n"], row["n_prompts"]) for name, row in subsets.items()} == {"one": (60, 20), "two": (60, 20)}
+    parts = [subsets[name]["difference_to_stronger_model"] for name in ("one", "two")]
+    assert np.mean(parts) == pytest.approx(strong["difference"])
+    text = evaluate_table(found)
+    assert "stronger_model" in text
+    assert f"{subsets['two']['accuracy']:.3f}" in text
+
+
+def test_the_interval_of_the_calibration_error_holds_the_known_error() -> None:
+    rng = np.random.default_rng(7)
+    held = 0
+    for seed in range(40):
+        p = rng.choice([0.1, 0.9], 400)
+        label = (rng.random(400) < np.where(p > 0.5, 0.7, 0.3)).astype(float)  # 0.2 off everywhere
+        found = ece_estimate(p, label, [n // 4 for n in range(400)], resamples=100, seed=seed)
+        held += found.low < 0.2 < found.high
+    assert held >= 34  # 95% intervals: fewer than 34 of 40 is a chance of 0.5%
+    empty = ece_estimate(np.zeros(0), np.zeros(0), [])
+    assert (empty.n, empty.named("ece")) == (0, {"ece": None, "ece_low": None, "ece_high": None})
+
+
+def test_oracles_that_read_each_response_once_are_asked_whole() -> None:
+    texts = ("a", "bb", "ccc", "dddd", "eeeee", "ffffff")
+    star = record("star", texts, tuple(PairLabel(n, 0) for n in range(1, 6)))
+    oracle = SurfaceOracle(np.eye(len(FEATURES))[0])
+    assert evaluate(oracle, [star], resamples=10)["n_cycle_records"] == 1
+    rule = PairwiseRule("rule", lambda p, a, b: 0.5)
+    assert evaluate(rule, [star], resamples=10)["n_cycle_records"] == 0

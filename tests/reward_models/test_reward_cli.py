@@ -139,6 +139,24 @@ def test_train_from_a_recipe_with_overrides(tmp_path: Path, capsys: pytest.Captu
         saved["num_labels"] if "num_labels" in saved else len(saved["id2label"]),
     ) == (3, 6)
     assert "not available" in (out / "final" / "README.md").read_text()
+    calibrated(tmp_path, out / "final")
+
+
+def calibrated(tmp_path: Path, model: Path) -> None:
+    """`evaluate --calibrate` keeps the temperature with the model: fitted a second time, nothing is left to do."""
+    words = ("red", "a blue sky", "green leaves fall", "why")
+    rows = [{"prompt": f"other {n}", "chosen": words[n % 4], "rejected": words[(n + 1) % 4]} for n in range(7)]
+    argv = ["--oracle", f"model:{model}", "--data", str(pairs_file(tmp_path)), "--out", str(tmp_path / "measured"),
+            "--calibrate", str(write_rows(tmp_path / "other.jsonl", rows)), "--resamples", "10"]  # fmt: skip
+    taus = []
+    for _ in range(2):
+        assert evaluate_cli.evaluate(argv) == 0
+        taus.append(json.loads((tmp_path / "measured" / "metrics.json").read_text())["calibration"]["tau"])
+    kept = json.loads((model / "config.json").read_text())["preference"]["tau"]
+    assert taus[1] == pytest.approx(1.0, rel=1e-4)
+    assert kept == pytest.approx(taus[0], rel=1e-4)  # the head's own was 1: nothing was held out in training
+    with pytest.raises(DataError, match="other prompts"):
+        evaluate_cli.evaluate([*argv[:-3], str(pairs_file(tmp_path))])
 
 
 def test_train_refuses_unknown_keys_with_the_nearest_name(tmp_path: Path) -> None:

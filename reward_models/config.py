@@ -9,6 +9,7 @@ from typing import Literal
 from prefeval.errors import ConfigError
 from prefeval.fit import FitConfig
 from prefeval.lora import LoraConfig
+from reward_models.data import DataConfig
 
 HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
 _KINDS = ("bt", "regression", "gpm", "hybrid")
@@ -92,16 +93,9 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(DataConfig):
     """A preference model from preference data. Raises ConfigError for a value out of range."""
 
-    data: str = ""  # file, directory or hub id of preference data
-    format: str | None = None  # where the columns do not tell it
-    columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
-    valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
-    valid_fraction: float = 0.1
-    decontaminate: tuple[str, ...] = ()  # benchmark files whose prompts, or runs of 13 words of them, are kept out
-    test_data: str | None = None  # looked at once, after everything is decided: test.json
     model: str = "quickstart"  # base model: directory, hub id [@REV], FILE.gguf, or a preference model to go on from
     keep_head: bool = False  # start from the head of that preference model (for bt also from a regression's utility)
     layers: int = 0  # keep only the first N layers: the middle of a small model often knows style better than its end
@@ -115,13 +109,10 @@ class TrainConfig:
     calibrate: bool = True  # fit the head's temperature on the validation pairs
     fit: FitConfig = field(default_factory=FitConfig)
     evaluate_every: int = 0  # steps between validation losses; 0 = at the end
-    resamples: int = 1000  # of the bootstrap behind the intervals
-    seed: int = 0
     out: str = "runs/preference"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.valid_fraction < 1.0:
-            raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
+        super().__post_init__()
         if self.max_length < 2 or self.max_group < 2:
             raise ConfigError("max_length and max_group must be at least 2")
         if self.lora.rank and self.trainable != "full":

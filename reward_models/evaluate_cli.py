@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prefeval.data.places import locate
 from prefeval.data.tables import parse_columns
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import dumps, write_json
 from prefeval.log import logger
 from prefeval.types import FloatArray, PreferenceRecord
 from reward_models.arguments import open_store, oracle_parser, say
+from reward_models.data import rated_pairs
 from reward_models.evaluate_table import table
 
 
@@ -49,12 +51,17 @@ def _read(args: argparse.Namespace) -> tuple[list[PreferenceRecord], dict[str, A
     columns = parse_columns(args.columns)
     reading: dict[str, Any] = {}
     if args.suite != "pairs":
-        wrong = [flag for flag in ("split", "format", "decontaminate", "baseline", "calibrate") if getattr(args, flag)]
+        wrong = [
+            flag
+            for flag in ("split", "format", "rating_pairs", "decontaminate", "baseline", "calibrate")
+            if getattr(args, flag)
+        ]
         if wrong:
-            raise ConfigError(f"--{wrong[0]} is for --suite pairs; a suite is scored whole")
+            raise ConfigError(f"--{wrong[0].replace('_', '-')} is for --suite pairs; a suite is scored whole")
         return read_suite(args.suite, args.data, columns), reading
-    data = load_records(args.data, format=args.format, columns=columns)
-    records = [r for r in data.records if r.pairs and (args.split is None or r.split == args.split)]
+    data = load_records(locate(args.data), format=args.format, columns=columns)
+    rated = rated_pairs(data.records, _weights(args.rating_pairs), args.data) if args.rating_pairs else data.records
+    records = [r for r in rated if r.pairs and (args.split is None or r.split == args.split)]
     report = data.report.as_dict()
     reading = {k: report[k] for k in ("rows", "dropped", "merged", "conflicts", "ties")}
     if args.decontaminate:
@@ -130,11 +137,24 @@ def _apart(args: argparse.Namespace, spec: str, records: Sequence[PreferenceReco
     from prefeval.data.splits import prompt_key
 
     tested = {prompt_key(r.prompt) for r in records}
-    other = load_records(spec, format=args.format, columns=parse_columns(args.columns)).records
+    other = load_records(locate(spec), format=args.format, columns=parse_columns(args.columns)).records
+    other = rated_pairs(other, _weights(args.rating_pairs), spec) if args.rating_pairs else other
     apart = [r for r in other if r.pairs and prompt_key(r.prompt) not in tested]
     if not apart:
         raise DataError("no labelled pairs of other prompts than those of --data", file=spec)
     return apart
+
+
+def _weights(pairs: Sequence[str]) -> dict[str, float]:
+    """What `--rating-pairs attribute[=weight] ...` says. Raises ConfigError for anything else."""
+    weights = {}
+    for pair in pairs:
+        name, equals, weight = pair.partition("=")
+        try:
+            weights[name] = float(weight) if equals else 1.0
+        except ValueError:
+            raise ConfigError(f"--rating-pairs {pair}: write attribute or attribute=weight") from None
+    return weights
 
 
 def encoding_facts(oracle: Any, record: PreferenceRecord) -> dict[str, Any]:
@@ -166,6 +186,9 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="file, directory or hub id of preference data")
     parser.add_argument("--format", default=None, help="format of the data where the columns do not tell it")
     parser.add_argument("--columns", action="append", default=[], metavar="A=B", help="read column B as A; repeatable")
+    parser.add_argument(
+        "--rating-pairs", nargs="+", default=[], metavar="A[=W]", help="pairs from ratings, by their weighted sum"
+    )
     parser.add_argument("--split", default=None, help="only this split of the data")
     parser.add_argument(
         "--suite",

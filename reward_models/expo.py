@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefeval.errors import ConfigError, DataError
 from prefeval.types import PreferenceRecord
+from reward_models.data import DataConfig, load_splits
+from reward_models.tested import test_stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,30 +30,22 @@ _SAME = ("template_hash", "encoding", "pooling", "kind", "blocks", "unit_norm", 
 
 
 @dataclass(frozen=True)
-class ExpoConfig:
+class ExpoConfig(DataConfig):
     """Two preference models and validation pairs. Raises ConfigError for a value out of range.
 
-    Give data, valid_data, valid_fraction and seed as the strong model had them: then the validation pairs are the ones
-    that it has not seen. The data's own test split takes no part.
+    Give the data fields and the seed as the strong model had them: then the validation pairs are the ones that it has
+    not seen. The data's own test split takes no part in the choice; test_data or test_fraction is looked at once.
     """
 
     weak: str = ""  # directory of the model that the strong one was trained from; a regression counts as its utility
     strong: str = ""  # directory of the strong one
-    data: str = ""
-    format: str | None = None  # where the columns do not tell it
-    columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
-    valid_data: str | None = None
-    valid_fraction: float = 0.1
     factors: tuple[float, ...] = _GRID  # 0 is the weak model, 1 the strong one
-    resamples: int = 1000  # of the bootstrap behind the intervals
-    seed: int = 0
     out: str = "runs/expo"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if 1.0 not in self.factors or not all(math.isfinite(a) for a in self.factors):
             raise ConfigError("factors must be finite and have 1 among them, the strong model itself")
-        if not 0.0 <= self.valid_fraction < 1.0:
-            raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
 
 
 def extrapolate(config: ExpoConfig, run: RunDir) -> dict[str, Any]:
@@ -63,11 +57,8 @@ def extrapolate(config: ExpoConfig, run: RunDir) -> dict[str, Any]:
     _require_inputs(config)
     from prefeval.files import sha256_file, write_json
     from prefeval.models import default_device
-    from reward_models.config import TrainConfig
-    from reward_models.train import load_splits
 
-    common = ("data", "format", "columns", "valid_data", "valid_fraction", "seed")
-    _, validation = load_splits(TrainConfig(**{name: getattr(config, name) for name in common}))
+    _, validation = load_splits(config)
     held_out = [r for r in validation if r.pairs]
     if not held_out:
         raise DataError("no labelled validation pairs to choose the factor on", file=config.valid_data or config.data)
@@ -86,6 +77,8 @@ def extrapolate(config: ExpoConfig, run: RunDir) -> dict[str, Any]:
     model.save_pretrained(run.path / "final")
     at_one = next(row for row in grid if row["factor"] == 1.0)
     result = {"factor": best["factor"], "metrics": best, "strong": at_one, "tau": model.head.tau, "grid": grid}
+    if config.tested:
+        result["test"] = test_stage(config, run, "model")
     write_json(run.path / "expo.json", result)
     return result
 

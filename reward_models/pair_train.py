@@ -10,6 +10,7 @@ from prefeval.errors import ConfigError, DataError
 from prefeval.fit import FitConfig, LossOutput, fit
 from prefeval.log import logger
 from prefeval.types import Comparison, PreferenceRecord
+from reward_models.data import DataConfig, load_splits
 
 if TYPE_CHECKING:
     from prefeval.runs import RunDir
@@ -18,27 +19,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PairTrainConfig:
+class PairTrainConfig(DataConfig):
     """A pair model from preference data. Raises ConfigError for a value out of range."""
 
-    data: str = ""  # file, directory or hub id of preference data
-    format: str | None = None  # where the columns do not tell it
-    columns: dict[str, str] = field(default_factory=dict)  # wanted column -> column in the data
-    valid_data: str | None = None  # default: the data's own validation split, else valid_fraction of the prompts
-    valid_fraction: float = 0.1
     model: str = ""  # cross: an encoder; ab: a causal language model
     kind: Literal["cross", "ab"] = "cross"
     max_length: int = 2048  # tokens of the prompt and both responses
     fit: FitConfig = field(default_factory=FitConfig)
-    resamples: int = 1000  # of the bootstrap behind the intervals
-    seed: int = 0
     out: str = "runs/pair"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind not in ("cross", "ab"):
             raise ConfigError(f"kind '{self.kind}' is none of cross, ab")
-        if not 0.0 <= self.valid_fraction < 1.0:
-            raise ConfigError(f"valid_fraction must be in [0, 1), not {self.valid_fraction}")
         if self.max_length < 16:
             raise ConfigError(f"max_length must be at least 16, not {self.max_length}")
 
@@ -56,14 +49,11 @@ def train_pair(config: PairTrainConfig, run: RunDir) -> dict[str, Any]:
     from prefeval.checkpoint import clear_state
     from prefeval.files import write_json
     from prefeval.models import default_device
-    from reward_models.config import TrainConfig
     from reward_models.evaluate import evaluate
     from reward_models.generative_pairs import ABModel, ABOracle
     from reward_models.pairwise import CrossEncoder, CrossPairOracle
-    from reward_models.train import load_splits
 
-    common = ("data", "format", "columns", "valid_data", "valid_fraction", "seed")
-    training, validation = load_splits(TrainConfig(**{name: getattr(config, name) for name in common}))
+    training, validation = load_splits(config)
     if config.kind == "cross":
         cross = CrossEncoder.from_base(config.model, seed=config.seed, max_length=config.max_length)
         fitted = fit_pair(cross, training, config, run)

@@ -17,7 +17,9 @@ from prefeval.runs import MetricRow, RunDir
 from prefeval.types import PreferenceRecord
 from reward_models.card import model_card
 from reward_models.config import RANKED, TrainConfig
+from reward_models.data import load_splits
 from reward_models.items import Item, item_loss, make_items
+from reward_models.tested import test_stage
 from reward_models.ties import with_tie_parameter
 
 T = TypeVar("T")
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     Features = dict[tuple[int, ...], Tensor]  # hidden states by token ids
 
 _MAX_FACTOR = 100.0  # a temperature raised further than this would say that the scores mean nothing
-_VALIDATION = ("validation", "valid", "val", "dev")
 
 
 def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
@@ -42,35 +43,10 @@ def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     """
     if not config.data:
         raise ConfigError("no training data: give --data FILE, a directory or a hub id")
-    files = {spec: sha256_file(spec) for spec in (config.data, config.valid_data) if spec and Path(spec).is_file()}
+    files = {spec: sha256_file(spec) for spec in config.files() if Path(spec).is_file()}
     decisive = {k: v for k, v in to_dict(config).items() if k not in ("out", "features")}
     result: dict[str, Any] = run.stage("train", {"config": decisive, "files": files}, lambda: _train(config, run))
-    if config.test_data:
-        inputs = {"data": _revision(config.test_data), "weights": sha256_file(run.path / "final" / "model.safetensors")}
-        result = {**result, "test": run.stage("test", inputs, lambda: _test(config, run))}
-    return result
-
-
-def _test(config: TrainConfig, run: RunDir) -> dict[str, Any]:
-    """Metrics on the test records, with the accuracy on cyclic triples under `cycles`: written to test.json."""
-    from prefeval.data.readers import load_records
-    from reward_models.evaluate import cyclic_triple_accuracy, evaluate
-    from reward_models.oracles import open_oracle
-
-    oracle = open_oracle(f"model:{run.path / 'final'}", fast=True)
-    data = load_records(config.test_data or "", format=config.format, columns=config.columns or None)
-    records = [r for r in data.records if r.pairs]
-    metrics = evaluate(oracle, records, seed=config.seed, resamples=config.resamples)
-    cycles = cyclic_triple_accuracy(oracle, records, seed=config.seed, resamples=config.resamples)
-    result = {**metrics, "cycles": cycles}
-    write_json(run.path / "test.json", result)
-    run.metrics.cut("test")
-    run.metrics.add(MetricRow("evaluation", "test", {**metrics, **{f"cycles/{k}": v for k, v in cycles.items()}}))
-    return result
-
-
-def _revision(spec: str) -> str:
-    return sha256_file(spec) if Path(spec).is_file() else spec
+    return {**result, "test": test_stage(config, run, "model")} if config.tested else result
 
 
 def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
@@ -124,34 +100,6 @@ def _new_model(config: TrainConfig) -> PreferenceModel:
         keep_head=config.keep_head,
         layers=config.layers,
     )
-
-
-def load_splits(config: TrainConfig) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
-    """(training, validation) records; the data's own test split takes part in neither. Raises DataError when empty."""
-    from prefeval.data.readers import load_records
-    from prefeval.data.splits import split_by_prompt
-
-    data = load_records(config.data, format=config.format, columns=config.columns or None)
-    records = [r for r in data.records if r.split != "test"]
-    if config.valid_data is not None:
-        valid = load_records(config.valid_data, format=config.format, columns=config.columns or None).records
-        training = records
-    elif any(r.split in _VALIDATION for r in records):
-        valid = [r for r in records if r.split in _VALIDATION]
-        training = [r for r in records if r.split not in _VALIDATION]
-    else:
-        fractions = {"train": 1.0 - config.valid_fraction, "valid": config.valid_fraction}
-        parts = split_by_prompt(records, fractions, config.seed)
-        training, valid = parts["train"], parts["valid"]
-    if config.decontaminate:
-        from prefeval.data.decontaminate import decontaminate_from
-
-        found = decontaminate_from(training, config.decontaminate)
-        logger.info("%s", found)
-        training = found.kept
-    if not training:
-        raise DataError("no training records (is everything in the test or validation split?)", file=config.data)
-    return training, valid
 
 
 def fit_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,11 @@ from prefeval.data.tables import ID_COLUMNS, Row
 from prefeval.types import Message
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+_PROMETHEUS = re.compile(
+    r"###The instruction to evaluate:(?P<prompt>.*?)###Response to evaluate:(?P<response>.*?)"
+    r"###Reference Answer \(Score 5\):.*?###Score Rubrics:(?P<rubric>.*?)(?:###Feedback:|$)",
+    re.DOTALL,
+)
 ULTRAFEEDBACK = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
 
@@ -71,6 +77,30 @@ def read_multi_attribute(rows: Sequence[Row], out: Collector) -> None:
         out.rate(row, (Message("user", text),), row.response("system_output"), values, "system_output")
 
 
+def read_prometheus(rows: Sequence[Row], out: Collector) -> None:
+    """Prometheus' evaluation sets: one text holds instruction, response and rubric; several graders gave 1..5.
+
+    `overall` is the mean of the scores. The prompt is the instruction alone; the rubric, which all responses to an
+    instruction share, is kept in the record's meta, as is the question's number: in MT-Bench's second turns one
+    question follows each model's own first reply, and splits must keep these prompts together.
+    """
+    for row in rows:
+        parts = _PROMETHEUS.search(row.text("instruction"))
+        if parts is None:
+            raise row.fail("is not Prometheus' layout (instruction, response, reference, rubric)", "instruction")
+        scores = row.get("gpt4_score")
+        if not isinstance(scores, Sequence) or isinstance(scores, str) or not scores:
+            raise row.fail("must be a list of at least one score", "gpt4_score")
+        cells = Row({f"gpt4_score[{k}]": s for k, s in enumerate(scores)}, row.position, row.file)
+        known = [v for v in (cells.number(name, 1.0, 5.0) for name in cells.values) if v is not None]
+        messages = (Message("user", parts["prompt"].strip()),)
+        overall = math.fsum(known) / len(known) if known else None
+        out.rate(row, messages, parts["response"].strip(), {"overall": overall}, "instruction")
+        if parts["response"].strip():
+            question = f"{row.values.get('dataset', '')} {row.values.get('idx', row.position)}"
+            out.group(row, messages).meta.update(rubric=parts["rubric"].strip(), question=question)
+
+
 def read_ultrafeedback_raw(rows: Sequence[Row], out: Collector) -> None:
     """openbmb/UltraFeedback: four aspects rated 1..5 a completion ('N/A' is missing), and their mean as `overall`.
 
@@ -98,6 +128,11 @@ def has_ratings(row: Row) -> bool:
 
 def has_scores(row: Row) -> bool:
     return any(name.startswith("score_") for name in row.values)
+
+
+def is_prometheus(row: Row) -> bool:
+    text = row.values.get("instruction")
+    return isinstance(text, str) and _PROMETHEUS.search(text) is not None
 
 
 def _attributes(row: Row) -> list[str]:

@@ -59,6 +59,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format("ultrafeedback-raw", ("instruction", "completions"), ratings.read_ultrafeedback_raw),
     Format("multi-attribute", ("source", "system_output"), ratings.read_multi_attribute, ratings.has_scores),
+    Format("prometheus", ("instruction", "gpt4_score"), ratings.read_prometheus, ratings.is_prometheus),
     Format("alpaca-eval", ("instruction", "output_1", "output_2", "preference"), judged.read_alpaca_eval),
     Format(
         "alpaca-eval-pairs",

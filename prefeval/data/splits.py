@@ -17,7 +17,8 @@ def split_by_prompt(
     """Records by split name, in their order; `fractions` must sum to 1 and hold in expectation.
 
     A prompt's split depends on its normalised text, the names, the fractions and the seed only: not on the other
-    records, so that adding data moves nothing. Raises ConfigError for unusable fractions.
+    records, so that adding data moves nothing. Where `meta` has a `question`, that decides instead of the text: one
+    question may follow different earlier turns. Raises ConfigError for unusable fractions.
     """
     if not fractions or any(f < 0 or not math.isfinite(f) for f in fractions.values()):
         raise ConfigError(f"split fractions must not be negative: {dict(fractions)}")
@@ -25,7 +26,8 @@ def split_by_prompt(
         raise ConfigError(f"split fractions must sum to 1, not {math.fsum(fractions.values()):g}: {dict(fractions)}")
     out: dict[str, list[PreferenceRecord]] = {name: [] for name in fractions}
     for record in records:
-        point = derive_seed("split", seed, prompt_key(record.prompt)) / 2.0**63
+        key = str(record.meta.get("question") or prompt_key(record.prompt))
+        point = derive_seed("split", seed, key) / 2.0**63
         out[_locate(point, fractions)].append(record)
     return out
 

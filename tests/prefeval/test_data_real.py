@@ -141,6 +141,22 @@ def test_multi_attribute_tables() -> None:
     assert load_records(str(FOLDER / "data2text_multiattr.parquet")).report.rows == 2056
 
 
+def test_prometheus_absolute_ratings() -> None:
+    path = FOLDER / "prometheus_absolute_gpt4.parquet"
+    data = load_records(str(path))
+    assert (data.report.formats, data.report.rows, data.report.rated) == (("prometheus",), 640, 640)
+    table = pd.read_parquet(path)
+    means = sorted(float(np.mean(scores)) for scores in table.gpt4_score)
+    assert sorted(v for r in data.records for v in r.ratings["overall"]) == pytest.approx(means)
+    record, text = data.records[0], table.instruction[0]
+    for part in (record.prompt.text, record.responses[0], record.meta["rubric"]):
+        assert part in text
+        assert "###" not in part
+    assert text.index(record.prompt.text) < text.index(record.responses[0]) < text.index(record.meta["rubric"])
+    assert len({r.meta["question"] for r in data.records}) == 160  # 80 of MT-Bench, 80 of Vicuna
+    assert load_records(str(path), format="prometheus").report.rated == 640
+
+
 def test_alpaca_eval_annotations_and_prompts() -> None:
     folder = DATA / "benchmarks" / "alpaca_eval"
     if not folder.is_dir():

@@ -18,11 +18,11 @@ from reward_models.bias import by_confidence, by_strength, is_matched, length_bi
 from reward_models.calibrate import ece_estimate, expit
 from reward_models.config import TrainConfig
 from reward_models.cyclicity import label_cycles, noise_floor, spectrum
+from reward_models.data import load_splits
 from reward_models.evaluate import evaluate
 from reward_models.evaluate_cli import evaluate as evaluate_command
 from reward_models.evaluate_table import table as evaluate_table
 from reward_models.rivals import longer_tables, model_rates, stronger_tables
-from reward_models.train import load_splits
 
 RPS = np.array([[0.0, 1.0, -1.0], [-1.0, 0.0, 1.0], [1.0, -1.0, 0.0]])
 

@@ -133,7 +133,7 @@ def test_the_test_split_has_no_say(tmp_path: Path) -> None:
         data = tmp_path / f"{name}.jsonl"
         data.write_text("".join(json.dumps(r) + "\n" for r in rows + extra))
         options = {"factors": (0.0, 1.0, 2.0), "resamples": 20, "out": str(tmp_path / f"{name} run")}
-        config = ExpoConfig(str(weak), str(strong), str(data), **options)
+        config = ExpoConfig(weak=str(weak), strong=str(strong), data=str(data), **options)
         results.append(extrapolate(config, RunDir(config.out, to_dict(config))))
     assert results[0] == results[1]
 

@@ -30,6 +30,7 @@ class DataConfig:
     test_data: str | None = None  # looked at once, after everything is decided: test.json
     test_fraction: float = 0.0  # of the prompts, kept aside for that where there is no test_data
     decontaminate: tuple[str, ...] = ()  # benchmark files whose prompts, or runs of 13 words of them, are kept out
+    max_pairs: int = 0  # labelled pairs of a training prompt, drawn by the seed; 0 = all of them
     resamples: int = 1000  # of the bootstrap behind the intervals
     seed: int = 0
 
@@ -39,6 +40,8 @@ class DataConfig:
                 raise ConfigError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.valid_fraction + self.test_fraction >= 1.0:
             raise ConfigError("valid_fraction and test_fraction leave no prompts to train on")
+        if self.max_pairs < 0:
+            raise ConfigError(f"max_pairs must not be negative, not {self.max_pairs}")
         if self.test_data and self.test_fraction:
             raise ConfigError("test_data and test_fraction exclude one another")
 
@@ -64,6 +67,10 @@ def load_splits(config: DataConfig) -> tuple[list[PreferenceRecord], list[Prefer
         found = decontaminate_from(training, config.decontaminate)
         logger.info("%s", found)
         training = found.kept
+    if config.max_pairs:
+        from prefeval.data.thin import thin
+
+        training = thin(training, config.max_pairs, config.seed)
     if not training:
         raise DataError("no training records (is everything in the test or validation split?)", file=config.data)
     return training, valid

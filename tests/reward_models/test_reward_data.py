@@ -54,6 +54,16 @@ def test_pairs_from_ratings_with_their_margins(tmp_path: Path) -> None:
         load_splits(DataConfig(data=path, rating_pairs={"grades": 1.0}))
 
 
+def test_a_limit_of_pairs_thins_the_training_prompts_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "rated.jsonl", rated(range(40)))
+    config = DataConfig(data=path, rating_pairs={"grade": 1.0}, valid_fraction=0.5, max_pairs=2)
+    training, valid = load_splits(config)
+    assert {len(r.pairs) for r in training} == {2}
+    assert {len(r.pairs) for r in valid} == {3}
+    with pytest.raises(ConfigError, match="max_pairs must not be negative"):
+        DataConfig(data=path, max_pairs=-1)
+
+
 def test_several_files_and_a_test_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = (write(tmp_path / f"{n}.jsonl", rated(range(40 * n, 40 * n + 50))) for n in (0, 1))
     monkeypatch.setenv("SOME_DATA", str(tmp_path))

@@ -34,12 +34,6 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
         self._expose()
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        if self.key_buffer is not None and self.value_buffer is not None:
-            self.key_buffer = self.key_buffer.repeat_interleave(repeats, dim=0)
-            self.value_buffer = self.value_buffer.repeat_interleave(repeats, dim=0)
-            self._expose()
-
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         if self.key_buffer is not None and self.value_buffer is not None:
             self.key_buffer = self.key_buffer[indices]
@@ -64,12 +58,7 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
 
 
 def growing_cache(model: Any, capacity: int) -> Any:
-    """A cache for `capacity` positions; models with sliding or linear attention layers get transformers' own.
-
-    A model that brings its own `growing_cache(capacity)`, as a mixture of models does, gets that.
-    """
-    if hasattr(model, "growing_cache"):
-        return model.growing_cache(capacity)
+    """A cache for `capacity` positions; models with sliding or linear attention layers get transformers' own."""
     cache = DynamicCache(config=model.config.get_text_config())
     if all(type(layer) is DynamicLayer for layer in cache.layers):
         cache.layers = [_GrowingLayer(capacity) for _ in cache.layers]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from prefeval.generate.cache import growing_cache
+from prefeval.generate.decoding import Decoder, open_decoder
 
 
 class MixtureModel:
-    """Next-token distribution ~ prod_k p_k^{w_k}, each member with its own cache (Nash-MD, 2312.00886, section 7).
+    """Next-token distribution ~ prod_k p_k^{w_k}, each member with its own decoder (Nash-MD, 2312.00886, section 7).
 
     The members share a vocabulary. This is the marginal approximation of the mixture of whole replies, which cannot be
     sampled. Takes and gives what `HFGenerator` uses of a transformers model.
@@ -23,10 +22,6 @@ class MixtureModel:
         if not members or abs(sum(w for w, _ in members) - 1.0) > 1e-9:
             raise ValueError("a mixture needs weights that sum to 1")
         self.members = [(w, m) for w, m in members if w != 0.0]
-
-    @property
-    def device(self) -> Any:
-        return self.members[0][1].device
 
     @property
     def training(self) -> bool:
@@ -40,29 +35,30 @@ class MixtureModel:
             member.train(mode)
         return self
 
-    def growing_cache(self, capacity: int) -> _Caches:
-        return _Caches([growing_cache(m, capacity) for _, m in self.members])
-
-    def __call__(self, *, past_key_values: _Caches, **inputs: Any) -> Any:
-        """`logits` are the weighted sum of the members' log-probs, fp32: not normalised, which no sampler needs."""
-        total: torch.Tensor | None = None
-        for (weight, member), cache in zip(self.members, past_key_values.caches, strict=True):
-            logits = member(past_key_values=cache, **inputs).logits
-            part = weight * torch.log_softmax(logits.float(), dim=-1)
-            total = part if total is None else total + part
-        return SimpleNamespace(logits=total)
+    def open_decoder(self, *, pad: int, rows: int, tokens: int) -> Decoder:
+        return _MixtureDecoder([(w, open_decoder(m, pad=pad, rows=rows, tokens=tokens)) for w, m in self.members])
 
 
-class _Caches:
-    """One cache a member, changed together."""
+class _MixtureDecoder:
+    """One decoder a member, driven together.
 
-    def __init__(self, caches: Sequence[Any]) -> None:
-        self.caches = list(caches)
+    Logits are the weighted sum of the members' log-probs, fp32: not normalised, which no sampler needs.
+    """
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        for cache in self.caches:
-            cache.batch_repeat_interleave(repeats)
+    def __init__(self, members: Sequence[tuple[float, Decoder]]) -> None:
+        self.members = list(members)
+        self.refills = all(decoder.refills for _, decoder in members)
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        for cache in self.caches:
-            cache.batch_select_indices(indices)
+    def admit(self, prompts: Sequence[Sequence[int]], repeats: Sequence[int]) -> torch.Tensor:
+        return self._mixed([decoder.admit(prompts, repeats) for _, decoder in self.members])
+
+    def keep(self, order: Sequence[int]) -> None:
+        for _, decoder in self.members:
+            decoder.keep(order)
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._mixed([decoder.step(tokens) for _, decoder in self.members])
+
+    def _mixed(self, logits: Sequence[torch.Tensor]) -> torch.Tensor:
+        parts = [w * torch.log_softmax(x.float(), dim=-1) for (w, _), x in zip(self.members, logits, strict=True)]
+        return torch.stack(parts).sum(dim=0)

@@ -14,7 +14,8 @@ from prefeval import chat
 from prefeval.errors import ConfigError
 from prefeval.generate import SamplingParams, open_generator
 from prefeval.generate.cache import _GrowingLayer, growing_cache
-from prefeval.generate.hf import HFGenerator, draw, truncate
+from prefeval.generate.drawing import draw, truncate
+from prefeval.generate.hf import HFGenerator
 from prefeval.generate.mixture import MixtureModel
 from prefeval.seeds import rng
 from prefeval.types import Prompt, Response
@@ -293,7 +294,7 @@ def test_the_growing_cache_repeats_selects_and_outgrows_its_capacity() -> None:
         cache = growing_cache(MODEL, capacity)
         with torch.no_grad():
             MODEL(input_ids=ids[:, :7], past_key_values=cache, use_cache=True)
-            cache.batch_repeat_interleave(2)
+            cache.batch_select_indices(torch.tensor([0, 0, 1, 1]))
             cache.batch_select_indices(torch.tensor([1, 2]))  # a row of either prompt
         found = step_by_step(MODEL, cache, ids[:, 7:], 1)
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)

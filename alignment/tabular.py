@@ -186,19 +186,26 @@ def draw_groups(
 
 def merge_groups(drawn: Sequence[DrawnGroup], *, ordered: bool) -> list[DrawnGroup]:
     """Equal groups as one with their count. `ordered` keeps the order in a group, on which ties and brackets depend."""
+    found = _equal_groups(drawn)
+    if ordered:
+        return found
+    # Most groups are gone by now: only those that differ are put in order, and compared again.
+    return _equal_groups([_in_order(group) for group in found])
+
+
+def _equal_groups(drawn: Sequence[DrawnGroup]) -> list[DrawnGroup]:
     found: dict[tuple[tuple[int, ...], bytes], DrawnGroup] = {}
+    counts: dict[tuple[tuple[int, ...], bytes], int] = {}
     for group in drawn:
-        order = (
-            list(range(len(group.actions)))
-            if ordered
-            else sorted(range(len(group.actions)), key=group.actions.__getitem__)
-        )
-        table = group.P[np.ix_(order, order)]
-        actions = tuple(group.actions[o] for o in order)
-        known = found.get((actions, table.tobytes()))
-        count = group.count + (known.count if known else 0)
-        found[actions, table.tobytes()] = DrawnGroup(actions, table, count, opponents=group.opponents)
-    return list(found.values())
+        content = (group.actions, group.P.tobytes())
+        found.setdefault(content, group)
+        counts[content] = counts.get(content, 0) + group.count
+    return [replace(group, count=counts[content]) for content, group in found.items()]
+
+
+def _in_order(group: DrawnGroup) -> DrawnGroup:
+    order = sorted(range(len(group.actions)), key=group.actions.__getitem__)
+    return replace(group, actions=tuple(group.actions[o] for o in order), P=group.P[np.ix_(order, order)])
 
 
 def _phase_loss(

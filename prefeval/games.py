@@ -130,13 +130,13 @@ def _check_complement(table: FloatArray, path: str | Path, rows: list[int]) -> N
 
 def log_normalise(x: FloatArray) -> FloatArray:
     """x - logsumexp(x): a log-policy (n,) from unnormalised logits."""
-    top = np.max(x)
-    return np.asarray(x - (top + np.log(np.sum(np.exp(x - top)))), dtype=np.float64)
+    top = x.max()
+    return np.asarray(x - (top + np.log(np.exp(x - top).sum())), dtype=np.float64)
 
 
 def duality_gap(p: FloatArray, P: FloatArray) -> float:
     """2 max_i (P p)_i - 1 of the plain game (13.1): >= 0, and 0 exactly at an equilibrium."""
-    return max(0.0, 2.0 * float(np.max(P @ p)) - 1.0)
+    return max(0.0, 2.0 * float((P @ p).max()) - 1.0)
 
 
 def regularised_gap(p: FloatArray, P: FloatArray, tau: float, ref: FloatArray) -> float:

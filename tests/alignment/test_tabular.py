@@ -21,11 +21,10 @@ from prefeval.seeds import rng
 
 
 def gap_after(name: str, options: dict[str, Any], game: str, updates: tuple[int, ...], tau: float) -> list[float]:
-    found = {}
-    for row in play(get_algorithm(name, **options), open_game(game), max(updates), tau=tau):
-        if row.round in updates:
-            found[row.round] = row.gap if row.gap_regularised is None else row.gap_regularised
-    return [found[t] for t in updates]
+    algorithm, rounds = get_algorithm(name, **options), max(updates)
+    rows = list(play(algorithm, open_game(game), rounds, tau=tau, shown=lambda number: number in updates))
+    assert [row.round for row in rows] == list(updates)
+    return [row.gap if row.gap_regularised is None else row.gap_regularised for row in rows]
 
 
 def assert_prints_as(value: float, printed: str) -> None:

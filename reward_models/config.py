@@ -34,7 +34,8 @@ class HeadConfig:
     """Which head, how wide, and its temperature: P(i > j) = sigmoid(score / tau).
 
     `attributes` and `weights` (their reduction to one number; all ones when empty) belong to `regression`, `blocks` (k)
-    and `unit_norm` (||v|| = 1 over all 2k components) to `gpm` and `hybrid`. Raises ValueError for an unusable mix.
+    and `unit_norm` (||v|| = 1 over all 2k components) to `gpm` and `hybrid`, as does `prompt_scales`: how much each
+    block counts, lambda_l(x) > 0, is then read at the last token of the prompt. Raises ValueError for an unusable mix.
     """
 
     kind: HeadKind = "hybrid"
@@ -42,6 +43,7 @@ class HeadConfig:
     weights: tuple[float, ...] = ()
     blocks: int = 1
     unit_norm: bool = False
+    prompt_scales: bool = False
     tau: float = 1.0
 
     def __post_init__(self) -> None:
@@ -51,6 +53,8 @@ class HeadConfig:
             raise ValueError(f"the head's tau must be positive, not {self.tau}")
         if self.kind in ("gpm", "hybrid") and self.blocks < 1:
             raise ValueError(f"a {self.kind} head needs at least one skew block, not {self.blocks}")
+        if self.prompt_scales and self.kind not in ("gpm", "hybrid"):
+            raise ValueError(f"prompt_scales weigh skew blocks; a {self.kind} head has none")
         if self.kind == "regression" and not self.attributes:
             raise ValueError("a regression head needs the names of its attributes")
         if self.weights and len(self.weights) != len(self.attributes):
@@ -59,7 +63,11 @@ class HeadConfig:
     def width(self) -> int:
         """The number of linear outputs a response."""
         widths = {"bt": 1, "regression": len(self.attributes), "gpm": 2 * self.blocks, "hybrid": 1 + 2 * self.blocks}
-        return widths[self.kind]
+        return widths[self.kind] + self.prompt_columns()
+
+    def prompt_columns(self) -> int:
+        """How many outputs, the last ones, are read at the end of the prompt instead of the response."""
+        return self.blocks if self.prompt_scales else 0
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from prefeval.chat import encode_pair
+from prefeval.chat import encode_pair, encode_prompt
 from prefeval.types import Prompt
 
 Encoding = Literal["chat", "stock"]
@@ -37,8 +38,18 @@ class PairEncoder:
         else:
             ids = self.tokenizer(prompt.text, response)["input_ids"]
         self.encoded += 1
+        self.truncated += len(ids) > self.max_length
+        return self._cut(ids)
+
+    def prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids of the `chat` form up to where the response begins, all turns and the header of the reply.
+
+        Without truncation it is what every response's sequence begins with.
+        """
+        return self._cut(encode_prompt(self.tokenizer, prompt))
+
+    def _cut(self, ids: Sequence[int]) -> tuple[int, ...]:
         if len(ids) > self.max_length:
-            self.truncated += 1
             keep = 1 if ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else 0
             ids = [*ids[:keep], *ids[len(ids) - self.max_length + keep :]]
         return tuple(int(i) for i in ids)

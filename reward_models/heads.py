@@ -12,14 +12,25 @@ with the temperature applied. Layout of o and score before the temperature:
 
 The sign is that of Definition 4.3 of arXiv 2410.02197; its Theorems 4.4 and 4.5 write the negative. The hybrid head is
 that of arXiv 2605.17342: a scalar part for strength, k skew blocks for cycles.
+
+Prompt scales (the eigenvalue gate of arXiv 2410.02197) add k last outputs z, read at the last token of the prompt:
+block l counts lambda_l(x) = softplus(z_l + log(e - 1)) > 0 times, 1 at z = 0. sqrt(lambda_l) is a factor of v, as in
+that paper's proof, so that every formula for v holds as it stands. A causal backbone gives that token the same state
+whatever follows it; it is read from the prompt alone, once for all responses, so they share it bit for bit.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from reward_models.config import HeadConfig
+
+_ONE = math.log(math.e - 1.0)  # softplus of it is 1
 
 
 def scalar_part(outputs: Tensor, head: HeadConfig) -> Tensor:
@@ -33,11 +44,32 @@ def scalar_part(outputs: Tensor, head: HeadConfig) -> Tensor:
 
 
 def embedding_part(outputs: Tensor, head: HeadConfig) -> Tensor:
-    """The skew embedding v of each response, normalised if the head says so: (..., width) -> (..., 2k or 0)."""
+    """The skew embedding v of each response, normalised and then scaled if the head says so: (..., width) -> (..., 2k).
+
+    No columns for heads without skew blocks.
+    """
     if head.kind not in ("gpm", "hybrid"):
         return outputs[..., :0]
-    v = outputs if head.kind == "gpm" else outputs[..., 1:]
-    return torch.nn.functional.normalize(v, dim=-1) if head.unit_norm else v
+    first = 0 if head.kind == "gpm" else 1
+    v = outputs[..., first : first + 2 * head.blocks]
+    v = torch.nn.functional.normalize(v, dim=-1) if head.unit_norm else v
+    return v * prompt_scales(outputs, head).sqrt().repeat_interleave(2, dim=-1) if head.prompt_scales else v
+
+
+def prompt_scales(outputs: Tensor, head: HeadConfig) -> Tensor:
+    """lambda of each block, positive: (..., width) -> (..., k)."""
+    return softplus(outputs[..., -head.blocks :] + _ONE)
+
+
+def share_prompt(outputs: Tensor, sizes: Sequence[int], head: HeadConfig) -> Tensor:
+    """Give all rows of a group the prompt columns of its last row, the prompt's own: (sum of sizes, width), same shape.
+
+    A group is the K responses to one prompt and then that prompt; `sizes` are their K + 1.
+    """
+    counts = torch.tensor(sizes, device=outputs.device)
+    last = torch.repeat_interleave(counts.cumsum(0) - 1, counts)
+    own = outputs.shape[-1] - head.prompt_columns()
+    return torch.cat((outputs[:, :own], outputs[last][:, own:]), dim=-1)
 
 
 def rotate(v: Tensor) -> Tensor:

@@ -17,14 +17,15 @@ from reward_models.config import RANKED, HeadConfig, LossConfig
 from reward_models.cyclicity import gold_matrix
 from reward_models.encoding import PairEncoder
 from reward_models.forward import Encoded
-from reward_models.heads import pair_logits, scalar_part
+from reward_models.heads import pair_logits, scalar_part, share_prompt
 
 
 @dataclass(frozen=True)
 class Item:
     """K encoded responses to one prompt with labels among them: pairs, ratings (K, n) with NaN for missing, or ranks.
 
-    `terms` is how many terms of the likelihood the ranks (0 = best) give.
+    `terms` is how many terms of the likelihood the ranks (0 = best) give. For heads with prompt columns the last of
+    `ids` is the prompt.
     """
 
     ids: tuple[Encoded, ...]
@@ -70,7 +71,8 @@ def make_items(
         if loss.kind in RANKED:
             items += _ranked(record, loss, encoded)
         elif head.kind != "regression" or (loss.joint and record.pairs):
-            items += _paired(record, max_group, encoded, _rows(record, head))
+            prompt = (encoder.prompt(record.prompt),) if head.prompt_columns() else ()
+            items += _paired(record, max_group, encoded, _rows(record, head), prompt)
         else:
             items += _rated(record, head, max_group, encoded)
     return items
@@ -120,6 +122,7 @@ def _paired(
     max_group: int,
     encoded: Callable[[int], Encoded],
     rows: Sequence[tuple[float, ...]],
+    prompt: tuple[Encoded, ...],
 ) -> list[Item]:
     """Pairs in order, a new item whenever one more pair would need more than `max_group` (at least two) responses."""
     items: list[Item] = []
@@ -128,7 +131,7 @@ def _paired(
     for pair in (*record.pairs, None):
         if pairs and (pair is None or len({*place, pair.i, pair.j}) > max(max_group, 2)):
             ratings = tuple(rows[i] for i in place) if any(rows) else ()
-            items.append(Item(tuple(encoded(i) for i in place), tuple(pairs), ratings))
+            items.append(Item((*(encoded(i) for i in place), *prompt), tuple(pairs), ratings))
             place, pairs = {}, []
         if pair is not None:
             i, j = (place.setdefault(n, len(place)) for n in (pair.i, pair.j))
@@ -141,6 +144,8 @@ def item_loss(outputs: Tensor, items: Sequence[Item], head: HeadConfig, config: 
     starts = [0]
     for item in items:
         starts.append(starts[-1] + len(item.ids))
+    if head.prompt_columns():
+        outputs = share_prompt(outputs, [len(item.ids) for item in items], head)
     if config.kind in RANKED:
         return _ranking_loss(outputs, items, starts, head, config)
     rated = _rating_loss(outputs, items) if head.kind == "regression" else None

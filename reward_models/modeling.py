@@ -56,6 +56,10 @@ class PreferenceModel(nn.Module):
         self.tokenizer, self.head, self.pooling = tokenizer, head, pooling
         self.encoder = PairEncoder(tokenizer, max_length, encoding)
         self.is_causal = loading.pools_last_token(classifier)
+        if head.prompt_columns() and not self.is_causal:
+            raise ConfigError(
+                f"{type(classifier).__name__}: prompt_scales are read where a causal model has seen the prompt alone"
+            )
 
     @classmethod
     def from_base(
@@ -186,6 +190,11 @@ class PreferenceModel(nn.Module):
     def encode(self, prompt: Prompt, responses: Sequence[str]) -> list[Encoded]:
         """Token ids of each response to one prompt."""
         return [self.encoder(prompt, text) for text in responses]
+
+    def group(self, prompt: Prompt, responses: Sequence[str]) -> list[Encoded]:
+        """What the head needs of one prompt: its responses and, for a head with prompt columns, then the prompt."""
+        encoded = self.encode(prompt, responses)
+        return [*encoded, self.encoder.prompt(prompt)] if self.head.prompt_columns() else encoded
 
     def read(
         self,

@@ -56,9 +56,13 @@ class ModelOracle(MatrixOracle):
 
     def outputs(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[Any]:
         """Head outputs of each group's k responses: (k, width) float64 tensors on the CPU."""
-        encoded = [self.model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
-        title = f"scoring with {self.name}"
+        from reward_models.heads import share_prompt
+
+        encoded = [self.model.group(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
+        title, head = f"scoring with {self.name}", self.model.head
         rows = self.model.read(encoded, budget=self.budget, known=self._features, title=title)
+        if head.prompt_columns():
+            rows = [share_prompt(group, [len(group)], head)[:-1] for group in rows]
         return [group.double().cpu() for group in rows]
 
     def states(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:

@@ -21,6 +21,7 @@ HEADS = [
     HeadConfig("gpm", blocks=3, unit_norm=True, tau=0.1),
     HeadConfig("hybrid", blocks=1),
     HeadConfig("hybrid", blocks=2, unit_norm=True, tau=0.5),
+    HeadConfig("hybrid", blocks=2, prompt_scales=True),
 ]
 
 
@@ -37,7 +38,7 @@ def cyclic_part(embedding: torch.Tensor) -> list[list[float]]:
     ]
 
 
-@pytest.mark.parametrize(("head", "width"), list(zip(HEADS, [1, 1, 2, 3, 2, 6, 3, 5], strict=True)))
+@pytest.mark.parametrize(("head", "width"), list(zip(HEADS, [1, 1, 2, 3, 2, 6, 3, 5, 7], strict=True)))
 def test_widths(head: HeadConfig, width: int) -> None:
     assert head.width() == width
 
@@ -172,6 +173,7 @@ def test_a_fitted_cycle_has_vectors_120_degrees_apart() -> None:
         {"kind": "regression"},
         {"kind": "regression", "attributes": ("a",), "weights": (1.0, 2.0)},
         {"kind": "scalar"},
+        {"kind": "bt", "prompt_scales": True},
     ],
 )
 def test_unusable_heads_are_refused(options: dict[str, object]) -> None:

@@ -25,6 +25,7 @@ HEADS = [
     HeadConfig("regression", attributes=("helpfulness", "verbosity"), weights=(1.0, -0.5)),
     HeadConfig("gpm", blocks=2, tau=0.1),
     HeadConfig("hybrid", blocks=2, unit_norm=True, tau=0.7),
+    HeadConfig("gpm", blocks=2, prompt_scales=True),
 ]
 
 
@@ -224,6 +225,8 @@ def test_encoder_backbones_get_a_mask(tmp_path: Path) -> None:
     torch.testing.assert_close(run(model, encoded), alone, atol=1e-5, rtol=1e-5)
     model.save_pretrained(tmp_path / "saved")
     assert torch.equal(run(PreferenceModel.from_pretrained(tmp_path / "saved"), encoded), run(model, encoded))
+    with pytest.raises(ConfigError, match="prompt_scales are read where a causal model"):
+        PreferenceModel.from_base(str(tmp_path / "bert"), make_tiny_tokenizer(), HEADS[4])
 
 
 def test_a_cut_backbone_equals_the_first_layers_and_stays_stock(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 @pytest.mark.parametrize(
     "head", [HeadConfig("bt"), HeadConfig("gpm", blocks=2, tau=0.1), HeadConfig("hybrid"),
-             HeadConfig("regression", attributes=("a", "b"))]
+             HeadConfig("regression", attributes=("a", "b")), HeadConfig("gpm", blocks=2, prompt_scales=True)]
 )  # fmt: skip
 def test_every_head_keeps_the_contract(head: HeadConfig) -> None:
     oracle = ModelOracle(build(head), "m")
@@ -68,8 +68,9 @@ def test_every_head_keeps_the_contract(head: HeadConfig) -> None:
     assert np.ptp(tables[0]) > 0.01
 
 
-def test_answers_do_not_depend_on_the_batch() -> None:
-    model = build(HeadConfig("hybrid"))
+@pytest.mark.parametrize("scales", [False, True])
+def test_answers_do_not_depend_on_the_batch(scales: bool) -> None:
+    model = build(HeadConfig("hybrid", prompt_scales=scales))
     whole = ModelOracle(model, "m").scores(PROMPTS, GROUPS)
     for budget in (1, 64):
         for a, b in zip(whole, ModelOracle(model, "m", budget=budget).scores(PROMPTS, GROUPS), strict=True):

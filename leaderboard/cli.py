@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leaderboard.arguments import benchmark_arguments, command_parser, count, positive
+from leaderboard.arguments import (
+    batch_arguments,
+    batch_options,
+    benchmark_arguments,
+    command_parser,
+    count,
+    positive,
+    wants_batch,
+)
 from leaderboard.compare import write_comparisons
 from leaderboard.enrich import with_findings
 from leaderboard.from_files import expand, score_files
@@ -84,6 +92,7 @@ def judge(argv: list[str]) -> int:
     parser.add_argument("--max-cost", type=float, metavar="DOLLARS", help="what this call may spend; needs --price")
     parser.add_argument("--requests-per-minute", type=float, metavar="N", help="pace of the calls")
     parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="pace in prompt and completion tokens")
+    batch_arguments(parser)
     args = parser.parse_args(argv)
     from leaderboard.answering import answers_from_file
     from leaderboard.benchmarks import open_benchmark
@@ -101,6 +110,11 @@ def judge(argv: list[str]) -> int:
     baselines = [answers_from_file(benchmark, file) for file in expand(named)] if named else []
     if args.dry_run:
         return _dry_run(benchmark, answers, baselines, args.out, price)
+    if wants_batch(args):
+        from leaderboard.batches import judge_by_batch
+
+        tasks = [task for one in answers for task in benchmark.tasks(one, baselines)]
+        return judge_by_batch(args, tasks, limits)
     return _judge(benchmark, answers, baselines, args.judge, args.out, limits)
 
 
@@ -114,12 +128,17 @@ def bench(argv: list[str]) -> int:
     overrides = [a for a in (argv[1:] if recipe is not None else argv) if a != DRY_RUN]
     if recipe is None and not any(a in ("-h", "--help") for a in argv):
         raise ConfigError("prefeval bench needs a recipe: prefeval bench RECIPE.yaml [--a.b value ...]")
+    batch, overrides = batch_options(overrides)
     config = load_config(BenchConfig, recipe, overrides, command="bench")
     if DRY_RUN in argv:
         from leaderboard.dry_run import plan_bench, plan_text
 
         sys.stdout.write(plan_text(plan_bench(config)))
         return 0
+    if wants_batch(batch):
+        from leaderboard.batches import bench_by_batch
+
+        return bench_by_batch(batch, config)
     result = run_bench(config)
     for table in result.tables.values():
         sys.stdout.write(to_markdown(table) + "\n")

@@ -10,12 +10,12 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from prefeval.api_faults import INTERRUPTED, REFUSED_KEY, SPENDING_CAP, Door, Fields, explain
+from prefeval.api_faults import INTERRUPTED, REFUSED_KEY, SPENDING_CAP, Door, Failure, Fields, explain
 from prefeval.api_limits import Budget, Pace, backoff, scrub
 from prefeval.api_loop import is_stopping, map_async, pause, run_async
 from prefeval.api_types import (
@@ -96,6 +96,7 @@ class ChatClient:
         self._requests, self._tokens = Pace(requests_per_minute), Pace(tokens_per_minute)
         self._budget = budget or Budget(max_cost, spent)
         self._fields, self._door = Fields(), Door()
+        self.collect: Callable[[ChatClient, str, ChatRequest], ChatReply] | None = None  # takes requests, sends none
         # connections and gates belong to the loop they were made on
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = WeakKeyDictionary()
 
@@ -148,12 +149,14 @@ class ChatClient:
         Whatever a server answered is kept, also an empty reply or a refusal: it has been paid for. Errors are not
         stored: the next run asks again. The same question asked twice at a time is one call.
         """
-        if store is None:
-            return await self._call(request)
         key = self.key(request)
-        saved = store.get("reply", key)
+        saved = store.get("reply", key) if store is not None else None
         if saved is not None:
             return ChatReply.from_json(saved)
+        if self.collect is not None:
+            return self.collect(self, key, request)
+        if store is None:
+            return await self._call(request)
         flights = self._on_this_loop().flights
         if key not in flights:
             flights[key] = asyncio.ensure_future(self._call_and_keep(request, store, key))
@@ -193,7 +196,7 @@ class ChatClient:
                 return ChatReply(error="not sent: interrupted", reason=INTERRUPTED)
             if self._door.closed:
                 return ChatReply(error=self._door.closed, reason=REFUSED_KEY)
-            endpoint, sent, started = self._endpoint(), self.body(request), time.monotonic()
+            endpoint, sent, started = self.endpoint(), self.body(request), time.monotonic()
             try:
                 async with asyncio.timeout(self.timeout):
                     raw = await here.client(endpoint, self.timeout).chat.completions.create(**sent)
@@ -214,6 +217,10 @@ class ChatClient:
             self._tokens.correct(reply.usage.prompt_tokens + reply.usage.completion_tokens - expected)
             return reply
 
+    def learn(self, failure: Failure, request: ChatRequest) -> bool:
+        """Whether a refusal of the request taught which fields the endpoint takes: then another try is worth it."""
+        return self._fields.adapt(failure, self.body(request), self.model)
+
     def body(self, request: ChatRequest) -> dict[str, Any]:
         """The arguments of the openai library's call; options of one server or request are in `extra_body`."""
         fields = self._fields
@@ -226,7 +233,7 @@ class ChatClient:
         """The key, read now; empty without one."""
         return (self._api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
 
-    def _endpoint(self) -> tuple[str | None, str]:
+    def endpoint(self) -> tuple[str | None, str]:
         """(address, key), read now. Servers of one's own want no key, but the library wants a text in its place."""
         url = self.base_url
         key = self.secret

@@ -76,7 +76,7 @@ class Guide:
             return self._found
 
     async def _look(self) -> str:
-        if endpoint_family(self.client.base_url) == "openai":
+        if endpoint_family(self.client.base_url) == "openai" or self.client.collect is not None:
             return ""
         key = self.client.key(replace(_PROBE, messages=(), extra={"guided": True}))
         saved = self.store.get("probe", key) if self.store is not None else None

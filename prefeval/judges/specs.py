@@ -1,16 +1,17 @@
-"""`open_chat_judge`: the judges behind a chat endpoint, by what people type."""
+"""`open_chat_judge`: the judges behind a chat endpoint, by what people type; and the clients they ask with."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from prefeval.api import open_client
+from prefeval.api import ChatClient, open_client
 from prefeval.api_limits import Budget
 from prefeval.api_types import Limits, parse_endpoint
 from prefeval.judges.annotator import read_annotators
 from prefeval.judges.annotator_judge import AnnotatorJudge
 from prefeval.judges.base import Judge
 from prefeval.judges.llm import LLMJudge
+from prefeval.judges.panel import PanelJudge
 from prefeval.store import Store
 
 _ANNOTATOR = "alpaca_eval:"
@@ -40,3 +41,12 @@ def open_chat_judge(
             budget=budget,
         )
     return AnnotatorJudge(name, annotators, clients, store)
+
+
+def clients_of(judge: Judge) -> list[ChatClient]:
+    """The clients that a judge asks with; none for a preference model."""
+    if isinstance(judge, PanelJudge):
+        return [client for member in judge.members for client in clients_of(member)]
+    if isinstance(judge, AnnotatorJudge):
+        return list(judge.clients.values())
+    return [judge.client] if isinstance(judge, LLMJudge) else []

@@ -10,7 +10,7 @@ from typing import Any
 
 from leaderboard.answering import answers_from_file, file_name, write_answers
 from leaderboard.answers import Answer, Answers, read_answers
-from leaderboard.benchmarks.arena_hard import OFFICIAL_BASELINES
+from leaderboard.benchmarks.arena_hard import CATEGORIES
 from leaderboard.benchmarks.base import Benchmark, BenchPrompt
 from leaderboard.config import BenchConfig, ModelSpec, check_names
 from leaderboard.sampling import AnswerSettings, ReplyJournal, identity, sample_benchmark
@@ -55,7 +55,7 @@ def baseline_specs(config: BenchConfig, benchmark: Benchmark) -> dict[str, str]:
         if benchmark.protocol != "arena_hard":
             raise ConfigError(f"{where}: one baseline is compared with; only Arena-Hard may have one a category")
         categories = dict.fromkeys(p.category for p in benchmark.prompts())
-        check_names(where, own, {**categories, **OFFICIAL_BASELINES})
+        check_names(where, own, {**categories, **dict.fromkeys(CATEGORIES)})
         missing = [c for c in categories if c not in own]
         if missing:
             raise ConfigError(f"{where}: no baseline for category '{missing[0]}'")

@@ -35,6 +35,7 @@ OFFICIAL_BASELINES = {
     "math": "o3-mini-2025-01-31",
     "creative_writing": "gemini-2.0-flash-001",
 }
+CATEGORIES = ("hard_prompt", "creative_writing")  # of v2.0; coding and math are parts of the first
 _MAX_TOKENS = {"arena_v01": 4096, "arena_v2": 16000}
 
 

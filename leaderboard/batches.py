@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from leaderboard.config import BenchConfig
@@ -71,30 +72,27 @@ def judge_by_batch(args: argparse.Namespace, tasks: Sequence[JudgeTask], limits:
 def bench_by_batch(args: argparse.Namespace, config: BenchConfig) -> int:
     """`prefeval bench` with one of the options: the models answer first, the judge's requests go by batch."""
     tasks, store = bench_tasks(config), Path(config.folder) / "store.sqlite"
-    judge = open_judge(config.judge, store, Limits(concurrency=config.concurrency))
+    judge = open_judge(config.judge, store, config.judge_limits())
     return run_batch(args, judge, tasks, Store(store))
 
 
 def bench_tasks(config: BenchConfig) -> list[JudgeTask]:
     """All the questions that a recipe's run asks its judge. The models answer first, as stages of the run."""
-    from leaderboard import run as bench
-    from leaderboard.benchmarks import open_benchmark
-    from prefeval.config import to_dict
+    from leaderboard.bench_answers import all_answers, baselines_of, compared_models
+    from leaderboard.run import answerer, open_benchmarks
     from prefeval.runs import RunDir
 
     config.check()
-    benchmarks = [open_benchmark(name, config.data, config.limit) for name in config.benchmarks]
-    run = RunDir(config.folder, to_dict(config), command="bench")
+    benchmarks = open_benchmarks(config)
+    run = RunDir(config.folder, config.recorded, command="bench")
     tasks: list[JudgeTask] = []
     with run.lock():
-        answers = bench._all_answers(run, config, benchmarks, bench._open_model)
+        answers = all_answers(run, config, benchmarks, partial(answerer, run))
         for benchmark in benchmarks:
             own = answers[benchmark.name]
-            baselines = bench._baselines(config, benchmark, own)
-            names = [b.model for b in baselines]
-            for model in config.models:
-                if benchmark.protocol != "arena_hard" or model.name not in names:
-                    tasks += benchmark.tasks(own[model.name], baselines)
+            baselines = baselines_of(config, benchmark, own)
+            for name in compared_models(config, benchmark, baselines):
+                tasks += benchmark.tasks(own[name], baselines)
     return tasks
 
 

@@ -60,7 +60,7 @@ def run_bench(
     benchmarks = open_benchmarks(config)
     run = RunDir(config.folder, config.recorded, command="bench")
     with run.lock():
-        answers = all_answers(run, config, benchmarks, open_model or partial(_open_model, run))
+        answers = all_answers(run, config, benchmarks, open_model or partial(answerer, run))
         used_judge = judge or open_judge(config.judge, run.path / "store.sqlite", config.judge_limits())
         tables, comparisons = {}, {}
         for benchmark in benchmarks:
@@ -92,7 +92,8 @@ def bench_step(config: BenchConfig, run: RunDir) -> dict[str, Any]:
     }
 
 
-def _open_model(run: RunDir, model: ModelSpec) -> Generator:
+def answerer(run: RunDir, model: ModelSpec) -> Generator:
+    """What answers for a model of the recipe; a server's replies are kept in the run's store."""
     return open_answerer(model.spec, model.name, run.path / "store.sqlite")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 from prefeval.api import ChatClient, ChatReply, ChatRequest
 from prefeval.api_faults import Failure, error_detail, status_failure
@@ -25,7 +25,7 @@ from prefeval.store import Store
 
 BATCHED = "left for the batch"
 PRICE = 0.5  # of the price of a call
-URL = "/v1/chat/completions"
+URL: Final = "/v1/chat/completions"
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 190_000_000  # a file; the limits are 50,000 and 200 MB
 _CHUNK = 500  # replies a transaction
 
@@ -184,7 +184,7 @@ def _reply(row: Mapping[str, Any], client: ChatClient, request: ChatRequest) -> 
         detail = body.get("error", body) if isinstance(body, dict) else body
         failure = status_failure(status, scrub(error_detail(detail, "no message"), client.secret))
         return ChatReply(error=failure.message, status=status, reason=failure.reason)
-    error = row.get("error")
-    told = error if isinstance(error, dict) else {}
+    problem = row.get("error")
+    told = problem if isinstance(problem, dict) else {}
     code = str(told.get("code") or "failed call")
     return ChatReply(error=scrub(str(told.get("message") or code), client.secret), reason=code.replace("_", " "))

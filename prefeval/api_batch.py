@@ -184,7 +184,7 @@ def _reply(row: Mapping[str, Any], client: ChatClient, request: ChatRequest) -> 
         detail = body.get("error", body) if isinstance(body, dict) else body
         failure = status_failure(status, scrub(error_detail(detail, "no message"), client.secret))
         return ChatReply(error=failure.message, status=status, reason=failure.reason)
-    given = row.get("error")
-    told = given if isinstance(given, dict) else {}
+    problem = row.get("error")
+    told = problem if isinstance(problem, dict) else {}
     code = str(told.get("code") or "failed call")
     return ChatReply(error=scrub(str(told.get("message") or code), client.secret), reason=code.replace("_", " "))

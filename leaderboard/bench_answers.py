@@ -111,9 +111,10 @@ def settings_of(config: BenchConfig) -> AnswerSettings:
     return AnswerSettings(SamplingParams(config.max_new_tokens, config.temperature), config.seed, config.instruction)
 
 
-def journal_of(run: Path, benchmark: Benchmark, model: ModelSpec, *, read_only: bool = False) -> ReplyJournal:
-    """Every reply of a model as it came, so that a killed run goes on at the prompt where it was."""
-    path = run / "replies" / f"{file_name(benchmark.name)}.{file_name(model.name)}.jsonl"
+def journal_of(run: Path, model: ModelSpec, *, read_only: bool = False) -> ReplyJournal:
+    """Every reply of a model as it came, so that a killed run goes on at the prompt where it was, and what two
+    benchmarks ask (grades and pairs of MT-Bench) is sampled once."""
+    path = run / "replies" / f"{file_name(model.name)}.jsonl"
     return ReplyJournal(path, {"model": identity(model.spec)}, read_only=read_only)
 
 
@@ -136,7 +137,7 @@ def _answers(
         if from_file:
             answers = answers_from_file(benchmark, source, model.name)
         else:
-            journal = journal_of(run.path, benchmark, model)
+            journal = journal_of(run.path, model)
             answers = sample_benchmark(benchmark, opened(), model.name, settings, journal).samples[0]
         return {"file": str(write_answers(benchmark, folder, answers).relative_to(run.path))}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 from leaderboard.answering import answers_from_file, file_name
@@ -19,7 +20,7 @@ from leaderboard.bench_answers import (
 from leaderboard.benchmarks.base import Benchmark
 from leaderboard.config import BenchConfig, ModelSpec
 from leaderboard.run import open_benchmarks
-from leaderboard.sampling import planned_answers
+from leaderboard.sampling import ReplyJournal, planned_answers
 from leaderboard.verdicts import Journal, to_ask
 from prefeval.api_limits import scrub
 from prefeval.api_types import CostEstimate, estimate_cost
@@ -53,9 +54,10 @@ def plan_bench(config: BenchConfig) -> BenchPlan:
     benchmarks, folder = open_benchmarks(config), Path(config.folder)
     if (folder / "config.yaml").exists():
         RunDir(folder, config.recorded, command="bench")  # refuses another configuration
+    journal = cache(partial(journal_of, folder, read_only=True))
     replies, calls = {}, {}
     for benchmark in benchmarks:
-        planned = {m.name: _planned(config, folder, benchmark, m) for m in needed_models(config, benchmark)}
+        planned = {m.name: _planned(config, benchmark, m, journal) for m in needed_models(config, benchmark)}
         answers = {name: found for name, (found, _) in planned.items()}
         baselines = baselines_of(config, benchmark, answers)
         tasks = []
@@ -67,11 +69,12 @@ def plan_bench(config: BenchConfig) -> BenchPlan:
     return BenchPlan(config, replies, calls)
 
 
-def _planned(config: BenchConfig, folder: Path, benchmark: Benchmark, model: ModelSpec) -> tuple[Answers, int]:
+def _planned(
+    config: BenchConfig, benchmark: Benchmark, model: ModelSpec, journal: Callable[[ModelSpec], ReplyJournal]
+) -> tuple[Answers, int]:
     if model.spec.startswith(ANSWERS_FILE):
         return answers_from_file(benchmark, model.spec.removeprefix(ANSWERS_FILE), model.name), 0
-    journal = journal_of(folder, benchmark, model, read_only=True)
-    return planned_answers(benchmark, model.name, settings_of(config), journal)
+    return planned_answers(benchmark, model.name, settings_of(config), journal(model))
 
 
 def plan_text(plan: BenchPlan) -> str:

@@ -22,7 +22,7 @@ from leaderboard.answering import content_hash, file_name
 from leaderboard.answers import Answers
 from leaderboard.bench_answers import GeneratorOpener, all_answers, baselines_of, check_baselines, compared_models
 from leaderboard.benchmarks import open_benchmark
-from leaderboard.benchmarks.base import Benchmark
+from leaderboard.benchmarks.base import Benchmark, Judged
 from leaderboard.compare import Comparison, paired_comparisons, write_comparisons
 from leaderboard.config import BenchConfig, ModelSpec
 from leaderboard.enrich import with_findings
@@ -127,18 +127,7 @@ def _verdicts(
         title = f"judging {answers.model} on {name}"
         judged = judge_tasks(judge, tasks, journal, concurrency=config.concurrency, title=title)
         failed = failures(judged)
-        if SPENDING_CAP in failed:
-            kept = len(tasks) - sum(failed.values())
-            raise RunError(
-                f"the spending cap of {config.max_cost:g} dollars was reached while {title}: {kept} of {len(tasks)} "
-                "verdicts are kept; the same command goes on from there (--max-cost sets another cap)"
-            )
-        if failed:
-            logger.warning("%s: %d verdicts failed (%s)", title, sum(failed.values()), "; ".join(failed))
-        if tasks and sum(failed.values()) == len(tasks):
-            raise RunError(
-                f"{title}: no verdict was obtained: {judged[0].verdict.error}. Run the same command to try again."
-            )
+        _stop_if_useless(judged, failed, title, config.max_cost)
         rows = benchmark.native(answers, baselines, judged, judge.id)
         folder = run.path / "annotations" / file_name(name) / (model if benchmark.protocol == "mt_bench" else "")
         files = write_native(benchmark, folder, judge.id, {answers.model: rows})
@@ -151,6 +140,22 @@ def _verdicts(
 
     found: dict[str, Any] = run.stage(f"verdicts/{name}/{model}", inputs, work)
     return found
+
+
+def _stop_if_useless(judged: Sequence[Judged], failed: dict[str, int], title: str, cap: float | None) -> None:
+    """Say what failed; raise RunError where the cap left questions unasked, or no verdict came at all."""
+    lost = sum(failed.values())
+    if SPENDING_CAP in failed:
+        raise RunError(
+            f"the spending cap of {cap or 0:g} dollars was reached while {title}: {len(judged) - lost} of "
+            f"{len(judged)} verdicts are kept; the same command goes on from there (--max-cost sets another cap)"
+        )
+    if failed:
+        logger.warning("%s: %d verdicts failed (%s)", title, lost, "; ".join(failed))
+    if judged and lost == len(judged):
+        raise RunError(
+            f"{title}: no verdict was obtained: {judged[0].verdict.error}. Run the same command to try again."
+        )
 
 
 def _scores(

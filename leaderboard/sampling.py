@@ -155,8 +155,11 @@ def sample_benchmark(
 def planned_answers(
     benchmark: Benchmark, model: str, settings: AnswerSettings, journal: ReplyJournal
 ) -> tuple[Answers, int]:
-    """(the answers as far as the journal holds them, the number of replies that it lacks). A reply that is not there
-    yet is as long as one may be."""
+    """(the answers as far as the journal holds them, the number of replies that it lacks).
+
+    A reply that is not there yet is as long as one may be; the journal takes it in, in memory, so that it counts once
+    where another benchmark asks the same.
+    """
     filler = Reply(model.ljust(int(4.5 * settings.params.max_new_tokens), "."), cut=True)  # bytes a token, as estimated
     missing, items = 0, {}
     for prompt in benchmark.prompts():
@@ -164,9 +167,9 @@ def planned_answers(
         replies: list[Reply] = []
         for _ in prompt.turns:
             asked = _conversation(prompt, 0, replies, settings.instruction)
-            found = journal.replies.get(journal.key(asked, params, settings.seed))
-            missing += found is None
-            replies.append(found or filler)
+            key = journal.key(asked, params, settings.seed)
+            missing += key not in journal.replies
+            replies.append(journal.replies.setdefault(key, filler))
         items[prompt.key] = Answer(prompt.key, tuple(r.text for r in replies), prompt.turns[0], prompt.category)
     return Answers(model, items), missing
 

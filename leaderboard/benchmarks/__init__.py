@@ -28,10 +28,9 @@ def open_benchmark(
     | name                  | prompts                                                                 |
     |-----------------------|-------------------------------------------------------------------------|
     | mini-alpaca, ...      | our own, part of the package                                            |
-    | alpaca_eval           | `data`: the originals' files (a folder) or the prompts file             |
+    | alpaca_eval, mt_bench | `data`: the originals' files (a folder) or the prompts file             |
     | arena_hard_v0.1/_v2.0 | likewise                                                                |
-    | mt_bench              | likewise; graded                                                        |
-    | mt_bench_pair         | likewise; compared with a baseline (mini-mt-pair: our own questions)    |
+    | mt_bench_pair         | mt_bench, but compared with a baseline; mini-mt-pair: our own questions |
     | custom:FOLDER         | your own: `leaderboard.benchmarks.custom` says what is in the folder    |
     | NAME=PROTOCOL:PATH    | likewise, with a name and a protocol of your choice                     |
 

@@ -16,6 +16,7 @@ from leaderboard.answers import Answer, Answers
 from leaderboard.benchmarks import open_benchmark
 from leaderboard.benchmarks.base import Benchmark, Judged
 from leaderboard.config import ModelSpec
+from leaderboard.dry_run import plan_bench
 from leaderboard.from_files import score_files
 from leaderboard.run import run_bench
 from leaderboard.scoring import ScoreOptions
@@ -24,6 +25,7 @@ from prefeval.errors import ConfigError, DataError
 from prefeval.files import read_jsonl
 from prefeval.judges.base import JudgeTask, Verdict
 from prefeval.judges.parse import parse
+from prefeval.types import Prompt
 
 PAIR = re.compile(
     r"\[The Start of Assistant A's Answer\]\n(.*)\n\[The End of Assistant A's Answer\]\n\n"
@@ -134,10 +136,12 @@ def test_a_judge_of_places_makes_ties_and_failures_are_dropped(tmp_path: Path) -
 
 
 def test_pairs_of_a_whole_run(tmp_path: Path) -> None:
-    """The alphabet prefers ann to mid to zoe in both games and turns; the baseline has no row."""
-    result = run_bench(
-        config(tmp_path, benchmarks=("mini-mt-pair",)), open_model=lambda m: Writer(m.name, []), judge=Alphabet()
-    )
+    """The alphabet prefers ann to mid to zoe in both games and turns; the baseline has no row. What was sampled for the
+    grades serves the pairs too, and the dry run knows it."""
+    setup, calls = config(tmp_path, benchmarks=("mini-mt", "mini-mt-pair")), list[Prompt]()
+    assert plan_bench(setup).replies["mini-mt-pair"] == {"ann": 0, "zoe": 0, "mid": 0}
+    result = run_bench(setup, open_model=lambda m: Writer(m.name, calls), judge=Alphabet())
+    assert len(calls) == 3 * 40
     table = result.tables["mini-mt-pair"]
     assert [(r.name, r.score.point) for r in table.rows] == [("ann", 100.0), ("zoe", 0.0)]
     assert "against mid in percent" in table.notes[0]

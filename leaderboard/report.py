@@ -107,7 +107,7 @@ def render(evidence: Evidence, title: str = "") -> str:
 def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     """The parts of the chain that there is something to say about, in its order."""
     from leaderboard.report_alignment import alignment_section
-    from leaderboard.report_boards import bench_sections
+    from leaderboard.report_boards import board_sections
     from leaderboard.report_scores import contest_section
     from leaderboard.report_text import Section
     from leaderboard.report_training import training_section
@@ -116,7 +116,7 @@ def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     called = partial(_contest_title, several=len(contests) > 1)
     sections = [training_section(evidence.of_kind("train")), alignment_section(evidence.of_kind("align"), names)]
     sections += [contest_section(run, names, called(run.name)) for run in contests]
-    boards = tuple(section for run in benches for section in bench_sections(run))
+    boards = board_sections(benches)
     if benches:
         none = () if boards else ("No benchmark has been scored yet.",)
         sections.append(Section("leaderboards", "Leaderboards", none, boards))

@@ -109,6 +109,7 @@ def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     from leaderboard.report_alignment import alignment_section
     from leaderboard.report_boards import board_sections
     from leaderboard.report_scores import contest_section
+    from leaderboard.report_suites import suites_section
     from leaderboard.report_text import Section
     from leaderboard.report_training import training_section
 
@@ -117,6 +118,7 @@ def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     sections = [training_section(evidence.of_kind("train")), alignment_section(evidence.of_kind("align"), names)]
     sections += [contest_section(run, names, called(run.name)) for run in contests]
     boards = board_sections(benches)
+    sections.append(suites_section(evidence.of_kind("evaluate")))
     if benches:
         none = () if boards else ("No benchmark has been scored yet.",)
         sections.append(Section("leaderboards", "Leaderboards", none, boards))
@@ -154,7 +156,7 @@ def _environment() -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prefeval report",
-        description="One self-contained HTML report of pipelines and of train, align, contest and bench runs.",
+        description="One self-contained HTML report of pipelines, train, align, contest and bench runs, and suites.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")

@@ -44,13 +44,13 @@ _LIMITS: Mapping[str, tuple[str, str]] = {  # a protocol's column -> the columns
 
 def board_sections(runs: Sequence[RunRecord]) -> tuple[Section, ...]:
     """What all benchmarks say together, then one section a benchmark that has scores."""
-    found = [(run, *one) for run in runs for one in _tables(run)]
+    found = [(run, *one) for run in runs for one in tables_of(run)]
     boards = boards_of([(run.name, table, rows, score_unit(table)[2]) for run, _, table, rows in found])
     across = cross_section(boards)
     return (*((across,) if across else ()), *(_benchmark(*one) for one in found))
 
 
-def _tables(run: RunRecord) -> list[tuple[str, Mapping[str, Any], list[dict[str, Any]]]]:
+def tables_of(run: RunRecord) -> list[tuple[str, Mapping[str, Any], list[dict[str, Any]]]]:
     """(file, its content, its rows) of each leaderboard.json with rows."""
     tables = {name: t for name, t in run.files.items() if name.endswith("leaderboard.json") and isinstance(t, dict)}
     found = list[tuple[str, Mapping[str, Any], list[dict[str, Any]]]]()

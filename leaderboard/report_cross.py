@@ -18,7 +18,7 @@ from prefeval.stats import Estimate
 _ROWS, _BOARDS = 60, 8  # models listed, and benchmarks, at most
 _SECOND: Mapping[str, tuple[tuple[str, str, str], ...]] = {  # protocol -> (key, key of its limits, title)
     "alpaca_eval": (("win_rate", "", "raw"),),
-    "arena_hard": (("style_controlled", "style", "style-controlled"),),
+    "arena_hard": (("style_controlled", "style", "style controlled"),),
     "mt_bench": (("turn_1", "", "turn 1"), ("turn_2", "", "turn 2")),
 }
 

@@ -86,6 +86,7 @@ def render(evidence: Evidence, title: str = "") -> str:
 
     names = oracle_names(evidence)
     boxes, heads = chain_boxes(evidence, names)
+    sections = _sections(evidence, names)
     page: str = _environment().get_template("report.html.j2").render(
         title=title or headline(evidence),
         about=evidence.about,
@@ -94,8 +95,9 @@ def render(evidence: Evidence, title: str = "") -> str:
         boxes=boxes,
         heads=heads,
         drawing=chain(boxes, heads),
-        sections=_sections(evidence, names),
+        sections=sections,
         kinds={run.kind for run in evidence.runs},
+        defined=_kinds_of_part(sections),
         marks={"broken": MORE_BROKEN, "duplicates": MORE_DUPLICATES, "unlikely": LESS_LIKELY},
         reproducibility=reproducibility(evidence),
         configs=configs(evidence),
@@ -123,6 +125,12 @@ def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
         none = () if boards else ("No benchmark has been scored yet.",)
         sections.append(Section("leaderboards", "Leaderboards", none, boards))
     return [section for section in sections if section is not None]
+
+
+def _kinds_of_part(sections: Sequence[Section]) -> set[str]:
+    """The first words of all sections' ids, by which the definitions know what stands on the page."""
+    found = {section.id.split("-")[0] for section in sections}
+    return found.union(*(_kinds_of_part(section.parts) for section in sections))
 
 
 def _contest_title(name: str, *, several: bool) -> str:

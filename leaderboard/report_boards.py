@@ -68,6 +68,10 @@ def score_of(row: Mapping[str, Any]) -> Estimate:
 def score_unit(table: Mapping[str, Any]) -> tuple[str, tuple[float, float], Style]:
     """(what the score is, its range, its style) of a protocol."""
     if table.get("protocol") == "mt_bench":
+        rows = [r for r in table.get("rows") or [] if isinstance(r, dict)]
+        graded = any(math.isfinite(real(r.get("average"))) for r in rows)
+        if not graded and any(math.isfinite(real(r.get("win_rate_adjusted"))) for r in rows):
+            return "(wins + ties / 2) / pairs against the other models, in percent", (0.0, 100.0), "score"
         return "mean grade from 1 to 10", (0.0, 10.0), "two"
     kind = "mean outcome"
     if table.get("protocol") == "alpaca_eval":
@@ -83,8 +87,10 @@ def _benchmark(run: RunRecord, file: str, table: Mapping[str, Any], rows: list[d
     what, limits, style = score_unit(table)
     name = str(table.get("benchmark") or "benchmark")
     judges = sorted({clean(r.get("judge") or "") for r in rows} - {""})
-    top = [(_ranked(r), score_of(r), 0) for r in rows[:_BARS]]
-    levels = [] if limits[1] == 10.0 else [(50.0, "as good as the baseline")]
+    several = len(judges) > 1
+    top = [(_ranked(r, several), score_of(r), 0) for r in rows[:_BARS]]
+    even = "as good as the baseline" if table.get("protocol") != "mt_bench" else "as good as the others"
+    levels = [] if limits[1] == 10.0 else [(50.0, even)]
     caption = f"Score: {what}, with 95% intervals. Models whose intervals overlap share a rank."
     caption += f" The first {_BARS} of {len(rows)} models." if len(rows) > _BARS else ""
     judged = f" Judge: {', '.join(judges)}." if judges else ""
@@ -107,8 +113,9 @@ def _benchmark(run: RunRecord, file: str, table: Mapping[str, Any], rows: list[d
     return Section(f"bench-{run.name}-{name}", name, tuple(blocks), parts)
 
 
-def _ranked(row: Mapping[str, Any]) -> str:
-    name = clean(row["name"])
+def _ranked(row: Mapping[str, Any], several: bool) -> str:
+    """The model with its rank, and with its judge where the table has several."""
+    name = clean(row["name"]) + (f" ({clean(row.get('judge') or 'no judge named')})" if several else "")
     return name if row.get("rank") is None else f"{row['rank']}. {name}"
 
 
@@ -119,9 +126,10 @@ def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]]
     fixed = ("Model", "rank", "score", "n", "failed", "length")
     own = (Column(c.replace("_", " "), group="the protocol's own columns") for c in extra)
     columns = (*(Column(c) for c in fixed), *own)
+    several = len({r.get("judge") for r in rows}) > 1
     body = tuple(
         (
-            Cell(str(r["name"])),
+            Cell(str(r["name"]), note=clean(r.get("judge") or "") if several else ""),
             plain(r.get("rank"), "count"),
             Cell(show(score_of(r).point, style), _interval(score_of(r), style)),
             plain(r.get("n"), "count"),

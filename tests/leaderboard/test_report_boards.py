@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from leaderboard_data import needs_data, table, write_lines
 from scipy.stats import spearmanr
-from test_judge_findings import grade_row
+from test_judge_findings import grade_row, pair_row
 from test_report import Page
 
 from leaderboard import cli
@@ -109,6 +109,18 @@ def test_dots_stand_where_their_numbers_are() -> None:
     assert whisker.groups() == ("238.0", "458.0")
     assert "2 more are in leaderboard.json" in figure.caption
     assert category_figure([{"name": "m", "breakdown": {"categories": {"writing": 5.0}}}], "two", (0.0, 10.0)) is None
+
+
+def test_pairs_of_several_judges_are_in_percent_and_told_apart(tmp_path: Path) -> None:
+    rows = [pair_row(q, w, judge) for judge, w in (("j1", "11"), ("<j2>", "22")) for q in (81, 82)]
+    argv = ["--benchmark", "mt_bench", "--annotations", str(write_lines(tmp_path / "p.jsonl", rows))]
+    assert cli.leaderboard([*argv, "--out", str(tmp_path / "out"), "--resamples", "20"]) == 0
+    words = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).words
+    assert "1. a (j1): 100.0 [100.0, 100.0], n = 2" in words
+    assert "3. b (j1): 0.0 [0.0, 0.0], n = 2" in words
+    assert "1. b (<j2>): 100.0" in words
+    assert "(wins + ties / 2) / pairs against the other models, in percent" in words
+    assert "as good as the others" in words
 
 
 def test_runs_are_compared_in_one_report(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from leaderboard.report import board_page
 from leaderboard.scoring import ALIGNMENTS, FAILURES, ScoreOptions
 from leaderboard.table import Table, as_dict, to_markdown, write_table
 from prefeval.errors import ConfigError, RunError
-from prefeval.files import dumps, read_json, write_text
+from prefeval.files import dumps, read_json, write_json, write_text
 from prefeval.log import logger
+from prefeval.runs import manifest
 
 if TYPE_CHECKING:
     from leaderboard.answers import Answers
@@ -69,7 +70,9 @@ def leaderboard(argv: list[str]) -> int:
     written = write_table(table, args.out)
     written += write_comparisons(table, args.out, args.compare, options)
     compared = read_json(args.out / "comparisons.json") if args.compare else []
-    page = board_page(as_dict(table), compared, args.out, f"prefeval leaderboard {shlex.join(argv)}")
+    command = f"prefeval leaderboard {shlex.join(argv)}"
+    written.append(write_json(args.out / "manifest.json", manifest(command)))
+    page = board_page(as_dict(table), compared, args.out, command)
     written.append(write_text(args.out / "report.html", page))
     _show(table, json=args.json)
     logger.info("wrote %s", ", ".join(str(p) for p in written))

@@ -17,8 +17,9 @@ from leaderboard.judge_findings import with_judges
 from leaderboard.rulings import read_material
 from leaderboard.showcase import showcase
 from leaderboard.table import Table
-from prefeval.files import iterate_jsonl
+from prefeval.files import iterate_jsonl, sha256_file, sha256_json
 
+_LISTED = 40  # files named one by one
 _PLACES = ("", "mt_bench", "benchmarks/mt_bench")
 
 
@@ -50,7 +51,16 @@ def with_findings(
     bases = [str(b) for row in table.rows for b in row.breakdown.get("baselines", ())]
     material = read_material(table.protocol, paths, answers, prompts, baseline=next(iter(bases), ""))
     table = with_judges(with_social(table, seed=seed), material, votes=votes, spent=spent, seed=seed)
-    return replace(table, showcase=showcase(table, material))
+    return replace(table, showcase=showcase(table, material), inputs=_inputs(expand(files), human, seed))
+
+
+def _inputs(files: Sequence[Path], human: str | Path, seed: int) -> dict[str, Any]:
+    """The start of the SHA-256 of each file that was read (the first _LISTED by name), and of all of them together."""
+    digests = [sha256_file(file) for file in files]
+    named = [["/".join(file.parts[-2:]), digest[:12]] for file, digest in zip(files, digests, strict=True)]
+    people = [Path(human).name, sha256_file(human)[:12]] if human else None
+    together = sha256_json(sorted(digests))[:12]
+    return {"files": named[:_LISTED], "count": len(named), "together": together, "human": people, "seed": seed}
 
 
 def _questions(data: str | Path | None) -> dict[str, tuple[str, ...]]:

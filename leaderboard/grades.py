@@ -24,6 +24,7 @@ class GradeSummary:
     turns: tuple[float, float]
     minus_one: Estimate
     categories: Mapping[str, float]
+    by_category: Mapping[str, Estimate]  # the categories that occur
     questions: Mapping[str, float]
 
 
@@ -36,14 +37,25 @@ def summarise_grades(
     average = bootstrap_mean(grades, questions, resamples=resamples, level=level, seed=seed)
     counted = np.where(np.isnan(grades), -1.0, grades)
     published = bootstrap_mean(counted, questions, resamples=resamples, level=level, seed=seed)
-    names = [*MT_CATEGORIES, *(c for c in dict.fromkeys(r.category for r in rows) if c and c not in MT_CATEGORIES)]
+    present = list(dict.fromkeys(r.category for r in rows if r.category))
+    names = [*MT_CATEGORIES, *(c for c in present if c not in MT_CATEGORIES)]
     return GradeSummary(
         average=average,
         turns=(_mean([r for r in rows if r.turn == 1]), _mean([r for r in rows if r.turn == 2])),
         minus_one=replace(published, n_failed=average.n_failed),
         categories={name: _mean([r for r in rows if r.category == name]) for name in names},
+        by_category={
+            name: bootstrap_mean(*_of_category(rows, name), resamples=resamples, level=level, seed=seed)
+            for name in sorted(present, key=names.index)
+        },
         questions=_mean_by([(r.question_id, r.grade) for r in rows]),
     )
+
+
+def _of_category(rows: Sequence[GradeRow], name: str) -> tuple[list[float], list[str]]:
+    """The grades of a category and their questions."""
+    part = [row for row in rows if row.category == name]
+    return [row.grade for row in part], [row.question_id for row in part]
 
 
 @dataclass(frozen=True)

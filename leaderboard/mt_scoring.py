@@ -75,7 +75,7 @@ def _row(
         outcomes = dict(single.questions)
         extra |= {"turn_1": single.turns[0], "turn_2": single.turns[1], "average": single.average.point}
         extra |= {"average_failures_minus_one": single.minus_one.point, **single.categories}
-        breakdown["categories"] = dict(single.categories)
+        breakdown["categories"] = {name: found.as_dict() for name, found in single.by_category.items()}
     return TableRow(
         name=key[0],
         score=score,

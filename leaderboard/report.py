@@ -86,6 +86,7 @@ def render(evidence: Evidence, title: str = "") -> str:
 
     names = oracle_names(evidence)
     boxes, heads = chain_boxes(evidence, names)
+    sections = _sections(evidence, names)
     page: str = _environment().get_template("report.html.j2").render(
         title=title or headline(evidence),
         about=evidence.about,
@@ -94,8 +95,9 @@ def render(evidence: Evidence, title: str = "") -> str:
         boxes=boxes,
         heads=heads,
         drawing=chain(boxes, heads),
-        sections=_sections(evidence, names),
+        sections=sections,
         kinds={run.kind for run in evidence.runs},
+        defined=_kinds_of_part(sections),
         marks={"broken": MORE_BROKEN, "duplicates": MORE_DUPLICATES, "unlikely": LESS_LIKELY},
         reproducibility=reproducibility(evidence),
         configs=configs(evidence),
@@ -107,8 +109,9 @@ def render(evidence: Evidence, title: str = "") -> str:
 def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     """The parts of the chain that there is something to say about, in its order."""
     from leaderboard.report_alignment import alignment_section
-    from leaderboard.report_boards import bench_sections
+    from leaderboard.report_boards import board_sections
     from leaderboard.report_scores import contest_section
+    from leaderboard.report_suites import suites_section
     from leaderboard.report_text import Section
     from leaderboard.report_training import training_section
 
@@ -116,11 +119,18 @@ def _sections(evidence: Evidence, names: dict[str, str]) -> list[Section]:
     called = partial(_contest_title, several=len(contests) > 1)
     sections = [training_section(evidence.of_kind("train")), alignment_section(evidence.of_kind("align"), names)]
     sections += [contest_section(run, names, called(run.name)) for run in contests]
-    boards = tuple(section for run in benches for section in bench_sections(run))
+    boards = board_sections(benches)
+    sections.append(suites_section(evidence.of_kind("evaluate")))
     if benches:
         none = () if boards else ("No benchmark has been scored yet.",)
         sections.append(Section("leaderboards", "Leaderboards", none, boards))
     return [section for section in sections if section is not None]
+
+
+def _kinds_of_part(sections: Sequence[Section]) -> set[str]:
+    """The first words of all sections' ids, by which the definitions know what stands on the page."""
+    found = {section.id.split("-")[0] for section in sections}
+    return found.union(*(_kinds_of_part(section.parts) for section in sections))
 
 
 def _contest_title(name: str, *, several: bool) -> str:
@@ -154,7 +164,7 @@ def _environment() -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prefeval report",
-        description="One self-contained HTML report of pipelines and of train, align, contest and bench runs.",
+        description="One self-contained HTML report of pipelines, train, align, contest and bench runs, and suites.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories")

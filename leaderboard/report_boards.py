@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leaderboard.report_browser import browser
+from leaderboard.report_categories import category_figure
+from leaderboard.report_cross import boards_of, cross_section
 from leaderboard.report_judges import judges_section
 from leaderboard.report_length import length_figure
 from leaderboard.report_read import RunRecord
@@ -27,22 +29,36 @@ from leaderboard.report_text import (
     real,
     show,
 )
-from leaderboard.table import ANSWERS
+from leaderboard.table import ANSWERS, COMMON
 from prefeval.stats import Estimate
 
 _UNIT = {"arena_hard": "tokens, as the protocol counts them", "mt_bench": "characters a turn"}
 _BARS, _ROWS = 40, 200  # models drawn, and rows listed, at most
+_LIMITS: Mapping[str, tuple[str, str]] = {  # a protocol's column -> the columns of its interval
+    "lc_win_rate": ("lc_low", "lc_high"),
+    "style_controlled": ("style_low", "style_high"),
+    "style_at_zero": ("style_at_zero_low", "style_at_zero_high"),
+    "win_rate_adjusted": ("win_rate_low", "win_rate_high"),
+}
 
 
-def bench_sections(run: RunRecord) -> list[Section]:
-    """One section a benchmark that has scores."""
+def board_sections(runs: Sequence[RunRecord]) -> tuple[Section, ...]:
+    """What all benchmarks say together, then one section a benchmark that has scores."""
+    found = [(run, *one) for run in runs for one in tables_of(run)]
+    boards = boards_of([(run.name, table, rows, score_unit(table)[2]) for run, _, table, rows in found])
+    across = cross_section(boards)
+    return (*((across,) if across else ()), *(_benchmark(*one) for one in found))
+
+
+def tables_of(run: RunRecord) -> list[tuple[str, Mapping[str, Any], list[dict[str, Any]]]]:
+    """(file, its content, its rows) of each leaderboard.json with rows."""
     tables = {name: t for name, t in run.files.items() if name.endswith("leaderboard.json") and isinstance(t, dict)}
-    sections = []
+    found = list[tuple[str, Mapping[str, Any], list[dict[str, Any]]]]()
     for name, table in tables.items():
         rows = [r for r in table.get("rows") or [] if isinstance(r, dict) and r.get("name")]
         if rows:
-            sections.append(_benchmark(run, name, table, rows))
-    return sections
+            found.append((name, table, rows))
+    return found
 
 
 def score_of(row: Mapping[str, Any]) -> Estimate:
@@ -53,9 +69,9 @@ def score_unit(table: Mapping[str, Any]) -> tuple[str, tuple[float, float], Styl
     """(what the score is, its range, its style) of a protocol."""
     if table.get("protocol") == "mt_bench":
         rows = [r for r in table.get("rows") or [] if isinstance(r, dict)]
-        paired, graded = ({math.isfinite(real(r.get(c))) for r in rows} for c in ("win_rate_adjusted", "average"))
-        if True in paired and True not in graded:
-            return "adjusted win rate in pairs, in percent", (0.0, 100.0), "score"
+        graded = any(math.isfinite(real(r.get("average"))) for r in rows)
+        if not graded and any(math.isfinite(real(r.get("win_rate_adjusted"))) for r in rows):
+            return "(wins + ties / 2) / pairs against the other models, in percent", (0.0, 100.0), "score"
         return "mean grade from 1 to 10", (0.0, 10.0), "two"
     kind = "mean outcome"
     if table.get("protocol") == "alpaca_eval":
@@ -71,8 +87,10 @@ def _benchmark(run: RunRecord, file: str, table: Mapping[str, Any], rows: list[d
     what, limits, style = score_unit(table)
     name = str(table.get("benchmark") or "benchmark")
     judges = sorted({clean(r.get("judge") or "") for r in rows} - {""})
-    top = [(_ranked(r), score_of(r), 0) for r in rows[:_BARS]]
-    levels = [] if limits[1] == 10.0 else [(50.0, "as good as the baseline")]
+    several = len(judges) > 1
+    top = [(_ranked(r, several), score_of(r), 0) for r in rows[:_BARS]]
+    even = "as good as the baseline" if table.get("protocol") != "mt_bench" else "as good as the others"
+    levels = [] if limits[1] == 10.0 else [(50.0, even)]
     caption = f"Score: {what}, with 95% intervals. Models whose intervals overlap share a rank."
     caption += f" The first {_BARS} of {len(rows)} models." if len(rows) > _BARS else ""
     judged = f" Judge: {', '.join(judges)}." if judges else ""
@@ -84,6 +102,8 @@ def _benchmark(run: RunRecord, file: str, table: Mapping[str, Any], rows: list[d
     pairs = [c for c in listed if isinstance(c, dict) and isinstance(c.get("difference"), dict)]
     if pairs:
         blocks.append(_comparison_table(pairs))
+    dots = category_figure(rows, style, limits)
+    blocks += [dots] if dots else []
     scatter = length_figure(rows, style, _UNIT.get(str(table.get("protocol")), "characters"))
     blocks += [scatter] if scatter else []
     between = social_section(f"between-{run.name}-{name}", table.get("social"))
@@ -93,28 +113,29 @@ def _benchmark(run: RunRecord, file: str, table: Mapping[str, Any], rows: list[d
     return Section(f"bench-{run.name}-{name}", name, tuple(blocks), parts)
 
 
-def _ranked(row: Mapping[str, Any]) -> str:
-    name = clean(row["name"])
+def _ranked(row: Mapping[str, Any], several: bool) -> str:
+    """The model with its rank, and with its judge where the table has several."""
+    name = clean(row["name"]) + (f" ({clean(row.get('judge') or 'no judge named')})" if several else "")
     return name if row.get("rank") is None else f"{row['rank']}. {name}"
 
 
 def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]], style: Style) -> Grid:
-    common = ("name", "score", "score_low", "score_high", "n", "n_failed", "avg_length", "judge", "template_hash",
-              "data_revision", "lc_low", "lc_high")  # fmt: skip
-    listed = [c for c in table.get("columns") or [] if isinstance(c, str) and c not in common]
+    known_elsewhere = {*COMMON, *(limit for limits in _LIMITS.values() for limit in limits)}
+    listed = [c for c in table.get("columns") or [] if isinstance(c, str) and c not in known_elsewhere]
     extra = [c for c in listed if any(math.isfinite(real(r.get(c))) for r in rows)]
     fixed = ("Model", "rank", "score", "n", "failed", "length")
     own = (Column(c.replace("_", " "), group="the protocol's own columns") for c in extra)
     columns = (*(Column(c) for c in fixed), *own)
+    several = len({r.get("judge") for r in rows}) > 1
     body = tuple(
         (
-            Cell(str(r["name"])),
+            Cell(str(r["name"]), note=clean(r.get("judge") or "") if several else ""),
             plain(r.get("rank"), "count"),
             Cell(show(score_of(r).point, style), _interval(score_of(r), style)),
             plain(r.get("n"), "count"),
             plain(r.get("n_failed"), "count", "warn" if real(r.get("n_failed")) > 0 else ""),
             plain(r.get("avg_length"), "count"),
-            *(plain(r.get(c), "two") for c in extra),
+            *(_own_cell(r, c) for c in extra),
         )
         for r in rows[:_ROWS]
     )
@@ -123,6 +144,13 @@ def _score_table(name: str, table: Mapping[str, Any], rows: list[dict[str, Any]]
     if len(rows) > _ROWS:
         notes.append(f"The first {_ROWS} of {len(rows)} models; leaderboard.csv has them all.")
     return Grid(f"Leaderboard of {name}", columns, body, tuple(notes))
+
+
+def _own_cell(row: Mapping[str, Any], column: str) -> Cell:
+    """A number of the protocol, with its interval where the table holds one."""
+    low, high = _LIMITS.get(column, ("", ""))
+    found = estimate({"v": row.get(column), "v_low": row.get(low), "v_high": row.get(high)}, "v")
+    return cell(found, "count" if column.startswith("pair_") else "two")
 
 
 def _length_unit(table: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ def matrix_plot(names: Sequence[str], value: Any, title: str) -> Markup | None:
     spoken = "; ".join(
         f"{a} against {b} {real(value[i][j]):.2f}" for i, a in enumerate(shown) for j, b in enumerate(shown) if i > j
     )
-    width = max(left + len(shown) * _CELL + (60 if slanted else 6), 8 * len(title) + 10)
+    beyond = max(60, 0.8 * _LETTER * len(shown[-1])) if slanted else 6  # the last column's name leans out
+    width = max(left + len(shown) * _CELL + beyond, 8 * len(title) + 10)
     return svg(width, top + len(shown) * _HEIGHT + 4, f"{title}: {spoken}", parts)
 
 

@@ -122,15 +122,17 @@ def read_evidence(paths: Sequence[str | Path]) -> Evidence:
             raise ConfigError(f"{folder}: not a run directory (no such folder)")
         reader = _Reader(folder)
         config = reader.config()
+        suites = _read_suites(folder)
         if isinstance(config.get("steps"), list):
             steps, unknown = _read_pipeline(folder, config)
             runs += steps
             problems += unknown + [f"{folder.name}: {p}" for p in reader.problems]
             names.append(str(config.get("name") or folder.name))
             abouts.append(str(config.get("about") or ""))
-        else:
+        elif kind_of(folder, config) or not suites:
             runs.append(_read_given(folder, config))
-    unique = list({run.path.resolve(): run for run in runs}.values())
+        runs += suites
+    unique = list({(run.path.resolve(), run.kind == "evaluate"): run for run in runs}.values())
     return Evidence(_linked(_renamed(unique)), ", ".join(names), " ".join(filter(None, abouts)), tuple(problems))
 
 
@@ -161,6 +163,22 @@ def _read_given(folder: Path, config: Mapping[str, Any]) -> RunRecord:
         what = "a run that a report can show" if config else "a run directory (no config.yaml)"
         raise ConfigError(f"{folder}: not {what}; give a pipeline, train, align, contest or bench run")
     return _read_run(folder, kind, folder.resolve().name)
+
+
+def _read_suites(folder: Path) -> list[RunRecord]:
+    """The results of `prefeval evaluate --suite` in a folder and in the folders in it."""
+    from leaderboard.report_suites import METRICS, is_suite
+
+    found = []
+    for file in [folder / METRICS, *sorted(folder.glob(f"*/{METRICS}"))]:
+        reader = _Reader(file.parent)
+        value = reader.mapping(METRICS)
+        if is_suite(value):
+            config: dict[str, Any] = {key: value[key] for key in ("oracle", "data", "seed") if key in value}
+            name = file.parent.resolve().name
+            found.append(RunRecord("evaluate", name, file.parent, config, files={METRICS: value},
+                                   digests=reader.digests, state="finished"))  # fmt: skip
+    return found
 
 
 def _read_pipeline(root: Path, config: Mapping[str, Any]) -> tuple[list[RunRecord], list[str]]:

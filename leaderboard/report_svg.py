@@ -129,7 +129,7 @@ def bars(
 
 def key(slot: int, mark: str) -> Markup:
     """The sample of a line for a legend."""
-    shape = "" if mark != "line" else _marker(slot, 14, 6)
+    shape = "" if mark != "line" else marker(slot, 14, 6)
     kind = {"line": "ln", "plain": "ln", "dash": "ln dash", "thin": "ln raw"}[mark]
     return Markup(
         f'<svg class="key s{slot % SLOTS}" width="28" height="12" viewBox="0 0 28 12" aria-hidden="true">'
@@ -189,7 +189,7 @@ def _drawn(series: Series, place: Callable[[float, float], tuple[float, float]],
             note = (
                 f"{series.label}, {p.x:g}: {show(p.y, style)} {show_interval(Estimate(p.y, p.low, p.high, 0), style)}"
             )
-            parts.append(f"<g><title>{esc(note.strip())}</title>{_marker(series.slot, x, y)}</g>")
+            parts.append(f"<g><title>{esc(note.strip())}</title>{marker(series.slot, x, y)}</g>")
     return [f'<g class="s{series.slot % SLOTS}">', *parts, "</g>"]
 
 
@@ -210,7 +210,7 @@ def _bar(label: str, found: Estimate, slot: int, style: Style, y: float, across:
     return parts
 
 
-def _marker(slot: int, x: float, y: float) -> str:
+def marker(slot: int, x: float, y: float) -> str:
     """Circle, square, triangle or diamond, by slot."""
     shapes = (
         f'<circle class="pt" cx="{x:.1f}" cy="{y:.1f}" r="3.4"/>',

@@ -108,6 +108,7 @@ class Table:
     level: float = 0.95
     social: Mapping[str, Any] | None = None  # of leaderboard.findings
     judges: Mapping[str, Any] | None = None  # of leaderboard.judge_findings
+    inputs: Mapping[str, Any] | None = None  # of leaderboard.enrich: the files that were read, and the seed
     showcase: Mapping[str, Any] | None = None  # of leaderboard.showcase; kept in answers.json, not in leaderboard.json
 
     @property
@@ -217,6 +218,7 @@ def as_dict(table: Table) -> dict[str, Any]:
         "separability": separability([row.score for row in table.rows]),
         **({"social": dict(table.social)} if table.social is not None else {}),
         **({"judges": dict(table.judges)} if table.judges is not None else {}),
+        **({"inputs": dict(table.inputs)} if table.inputs is not None else {}),
     }
 
 

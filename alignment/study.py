@@ -26,6 +26,8 @@ from prefeval.stats import Estimate, bootstrap_mean, holm, minimum_detectable_di
 from prefeval.stats import percentile_interval as interval
 from prefeval.types import FloatArray
 
+Draws = tuple[float, FloatArray]  # an estimate and its bootstrap draws
+
 
 @dataclass(frozen=True)
 class StudyConfig:
@@ -93,10 +95,12 @@ def _study(config: StudyConfig, run: RunDir, runs: Sequence[Run]) -> dict[str, A
     from alignment.study_table import markdown
     from reward_models.oracles import open_oracle
 
-    methods = {}
+    methods, hypotheses = {}, {}
     for name, spec in config.oracles.items():
         pool = judge_pool(open_oracle(spec, fast=True), runs)
         methods[name] = summarise_methods(pool, runs, config)
+        if len(config.runs) > 1:
+            hypotheses[name] = all_others(pool, runs, config)
         logger.info("study: %d policies compared before %s", pool.wins.shape[1], spec)
     result = {
         "prompts": len(runs[0].pool[0]),
@@ -109,6 +113,7 @@ def _study(config: StudyConfig, run: RunDir, runs: Sequence[Run]) -> dict[str, A
         "start": _means([r.probes[0] for r in runs]),
         "cost": {m: _means([r.cost for r in runs if r.method == m]) for m in config.runs},
         "methods": methods,
+        "hypotheses": hypotheses,
     }
     write_json(run.path / "study.json", result)
     write_text(run.path / "study.md", markdown(result))
@@ -199,23 +204,35 @@ def summarise_methods(pool: Pool, runs: Sequence[Run], config: StudyConfig) -> d
     return rows
 
 
+def all_others(pool: Pool, runs: Sequence[Run], config: StudyConfig) -> dict[str, Any]:
+    """What the methods have in common: means over all of them but the baseline, each method counted once.
+
+    `margin` is the win rate over the baseline less 1/2 and `margin_cyclic` its cyclic part, with the p of a sign-flip
+    test against 0 and the least mean that is found with 80% power. `gap_change` and `average_change` as in `gaps_of`.
+    """
+    members = {m: [i for i, r in enumerate(runs) if r.method == m] for m in config.runs}
+    last = {m: [pool.place[i, runs[i].rounds] for i in found] for m, found in members.items()}
+    others = [m for m in config.runs if m != config.baseline]
+    rows: dict[str, Any] = {"methods": len(others)}
+    for name, table in (("margin", pool.wins - 0.5), ("margin_cyclic", pool.cyclic)):
+        values = np.mean([_block(table, last[m], last[config.baseline]) for m in others], axis=0)
+        found, p = paired_difference(values, np.zeros_like(values), resamples=config.resamples, seed=config.seed)
+        least = minimum_detectable_difference(float(np.nanstd(values, ddof=1)), found.n)
+        rows[name] = {**found.as_dict(), "p": p, "detectable": least}
+    gaps = [_gap_draws_of(pool, members[m], runs, config) for m in others]
+    rows["gap_change"] = _interval(_mean_draws([_less(by_round[-1], by_round[1]) for by_round, _ in gaps]))
+    rows["average_change"] = _interval(_mean_draws([_less(mixture, by_round[-1]) for by_round, mixture in gaps]))
+    return rows
+
+
 def gaps_of(pool: Pool, members: Sequence[int], runs: Sequence[Run], config: StudyConfig) -> dict[str, Any]:
     """Restricted gaps of a method's rounds and of the uniform mixture of its rounds, on the common pool.
 
     `gap_change` is last round less first, `gap_average` that of the mixture, `average_change` it less the last round's;
     both changes are paired over prompts.
     """
-    rounds = min(runs[i].rounds for i in members)
-
-    def draws(columns: Sequence[Sequence[int]]) -> tuple[float, FloatArray]:
-        found = [
-            gap_draws(np.nanmean(pool.wins[:, :, list(c)], axis=2), config.seed, config.resamples) for c in columns
-        ]
-        return float(np.mean([point for point, _ in found])), np.mean([d for _, d in found], axis=0)
-
-    by_round = [draws([[pool.place[i, t]] for i in members]) for t in range(rounds + 1)]
-    mixture = draws([[pool.place[i, t] for t in range(1, rounds + 1)] for i in members])
-    final = [pool.place[i, rounds] for i in members]
+    by_round, mixture = _gap_draws_of(pool, members, runs, config)
+    final = [pool.place[i, len(by_round) - 1] for i in members]
     return {
         "gap": _interval(by_round[-1]),
         "gap_rounds": [_interval(d) for d in by_round],
@@ -224,6 +241,24 @@ def gaps_of(pool: Pool, members: Sequence[int], runs: Sequence[Run], config: Stu
         "average_change": _interval(_less(mixture, by_round[-1])),
         "gap_control": float(np.mean([control_of(pool.wins[:, :, p], config.seed) for p in final])),
     }
+
+
+def _gap_draws_of(
+    pool: Pool, members: Sequence[int], runs: Sequence[Run], config: StudyConfig
+) -> tuple[list[Draws], Draws]:
+    """Gaps of every round, the start first, and of the uniform mixture of rounds: means over the runs `members`."""
+    rounds = min(runs[i].rounds for i in members)
+
+    def draws(columns: Sequence[Sequence[int]]) -> Draws:
+        mixed = [np.nanmean(pool.wins[:, :, list(c)], axis=2) for c in columns]
+        return _mean_draws([gap_draws(against, config.seed, config.resamples) for against in mixed])
+
+    by_round = [draws([[pool.place[i, t]] for i in members]) for t in range(rounds + 1)]
+    return by_round, draws([[pool.place[i, t] for t in range(1, rounds + 1)] for i in members])
+
+
+def _mean_draws(found: Sequence[Draws]) -> Draws:
+    return float(np.mean([point for point, _ in found])), np.mean([d for _, d in found], axis=0)
 
 
 def _block(wins: FloatArray, rows: Sequence[int], columns: Sequence[int]) -> FloatArray:
@@ -235,11 +270,11 @@ def _mean(values: FloatArray, config: StudyConfig) -> Estimate:
     return bootstrap_mean(values, resamples=config.resamples, seed=config.seed)
 
 
-def _less(a: tuple[float, FloatArray], b: tuple[float, FloatArray]) -> tuple[float, FloatArray]:
+def _less(a: Draws, b: Draws) -> Draws:
     return a[0] - b[0], a[1] - b[1]
 
 
-def _interval(found: tuple[float, FloatArray]) -> dict[str, float]:
+def _interval(found: Draws) -> dict[str, float]:
     low, high = interval(found[1][np.isfinite(found[1])])
     return {"point": found[0], "low": low, "high": high}
 

@@ -16,6 +16,10 @@ def markdown(study: Mapping[str, Any]) -> str:
         rows = study["methods"][name]
         parts += [f"**Before {name} (`{spec}`)**", _wins(rows, study["baseline"]), _detectable(rows)]
         parts += [f"Restricted duality gap on the common pool, {name}:", _gaps(rows)]
+        if name in study["hypotheses"]:
+            found = study["hypotheses"][name]
+            title = f"The {found['methods']} methods but {study['baseline']} together, before {name}:"
+            parts += [title, _together(found, study["baseline"])]
     parts += ["**Text and cost**", _text(study)]
     return "\n\n".join(parts) + "\n"
 
@@ -31,6 +35,19 @@ def _wins(rows: Mapping[str, Any], baseline: str) -> str:
             cells += [percent(row["over_baseline"]), percent(row["over_baseline_cyclic"], sign=True)]
         body.append([*cells, *["-"] * (6 - len(cells))])
     return table((*head, "its cyclic part"), body)
+
+
+def _together(found: Mapping[str, Any], baseline: str) -> str:
+    body = []
+    for key, what in (("margin", ""), ("margin_cyclic", ", its cyclic part")):
+        row = found[key]
+        size = f"{percent(row, sign=True)} points"
+        body.append(
+            [f"win rate over {baseline} less 50%{what}", size, f"{row['p']:.3f}", f"{100 * row['detectable']:.1f}"]
+        )
+    body.append(["gap of the last round less the first's", number(found["gap_change"]), "-", "-"])
+    body.append(["gap of the mixture of rounds less the last's", number(found["average_change"]), "-", "-"])
+    return table(("mean over methods", "estimate", "p", "detectable with 80% power"), body)
 
 
 def _gaps(rows: Mapping[str, Any]) -> str:

@@ -81,6 +81,13 @@ def test_known_game(config: StudyConfig) -> None:
     assert turning["average_change"]["point"] == pytest.approx(-1.0)
     assert turning["gap_change"] == {"point": 0.0, "low": 0.0, "high": 0.0}
     assert fixed["gap_average"]["point"] == pytest.approx(1.0)
+    # Nothing but `turning` to average over: rock loses to paper everywhere, and a circle of three equal parts is all.
+    together = result["hypotheses"]["rps"]
+    assert together["methods"] == 1
+    assert together["margin"]["point"] == -0.5
+    assert together["margin"]["p"] < 0.01  # 8 prompts all on one side: 2 / 2^8, and the draws of a flip test
+    assert together["margin"]["detectable"] == 0.0
+    assert together["average_change"]["point"] == pytest.approx(-1.0)
     assert result["policies"] == 7
     assert result["cost"]["fixed"] == {
         "replies": 16.0,
@@ -127,6 +134,24 @@ def test_seeds_are_averaged(tmp_path: Path, rule: str) -> None:
     assert rows["two"]["win_rate_by_run"] == [1.0, 0.5]
     assert rows["two"]["win_rate"]["point"] == 0.75
     assert rows["two"]["over_baseline"]["point"] == 0.5  # paper loses to scissors, rock wins
+
+
+def test_methods_together_count_once_each(tmp_path: Path, rule: str) -> None:
+    """Over scissors: rock + 1/2, paper - 1/2; two runs of the one method weigh no more than one of the other."""
+    runs = {
+        "scissors": [make_run(tmp_path / "c", ["rock", "paper", "scissors"])],
+        "rock": [make_run(tmp_path / n, ["rock", "scissors", "rock"]) for n in "de"],
+        "paper": [make_run(tmp_path / "f", ["rock", "scissors", "paper"])],
+    }
+    config = StudyConfig(out=str(tmp_path / "out"), runs=runs, baseline="scissors", oracles={"r": rule}, resamples=20)
+    found = compare_runs(config, RunDir(config.out, to_dict(config)))["hypotheses"]["r"]
+    assert found["methods"] == 2
+    assert found["margin"]["point"] == pytest.approx(0.0)
+    assert found["gap_change"]["point"] == pytest.approx(
+        0.0
+    )  # every move is beaten by one, in the first round and last
+    # Scissors and rock in equal shares lose to rock by 1/4, scissors and paper to scissors: a gap of 1/2, not 1.
+    assert found["average_change"]["point"] == pytest.approx(-0.5)
 
 
 def test_bad_studies_are_refused(tmp_path: Path, rule: str) -> None:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from alignment.shared_prompts import is_worth_sharing, response_states
 from prefeval.batching import pad_right, token_batches
 
 _PLAIN: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # model -> what has_plain_logits found
@@ -93,8 +94,11 @@ def token_logprobs(model: Any, batch: Sequence[TokenSequence], pad_id: int) -> t
         logits = model(input_ids=ids, use_cache=False).logits[row, column - 1].float()
         return torch.log_softmax(logits, dim=-1).gather(1, ids[row, column, None])[:, 0], row
     weight = model.get_output_embeddings().weight
-    hidden = _backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[row, column - 1].to(weight.dtype)
-    logprobs: torch.Tensor = _TokenLogprobs.apply(hidden, weight, ids[row, column])  # type: ignore[no-untyped-call]
+    if is_worth_sharing(model, batch):
+        hidden = response_states(_backbone(model), model.config, batch, pad_id)
+    else:
+        hidden = _backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[row, column - 1]
+    logprobs: torch.Tensor = _TokenLogprobs.apply(hidden.to(weight.dtype), weight, ids[row, column])  # type: ignore[no-untyped-call]
     return logprobs, row
 
 

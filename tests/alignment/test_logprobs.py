@@ -109,6 +109,45 @@ def test_values_and_gradients_of_every_parameter(name: str) -> None:
         torch.testing.assert_close(value.grad, gradients[parameter], atol=2e-5 * max(scale, 1e-3), rtol=0)
 
 
+def siblings() -> list[TokenSequence]:
+    """Responses of 1 to 9 tokens to three prompts of 3 to 12, not sorted by prompt."""
+    generator = torch.Generator().manual_seed(3)
+    prompts = [tuple(torch.randint(6, 300, (n,), generator=generator).tolist()) for n in (12, 3, 9)]
+    replies = [(p, n) for n in (9, 1, 4, 1) for p in prompts]
+    return [TokenSequence((*p, *torch.randint(6, 300, (n,), generator=generator).tolist()), len(p)) for p, n in replies]
+
+
+@pytest.mark.parametrize("longest", [9, 1])
+def test_prompts_that_are_read_once_give_the_same_values_and_gradients(longest: int) -> None:
+    model, batch = tied_model(), [s for s in siblings() if s.response_length <= longest]
+    weights = torch.linspace(-1.0, 2.0, len(batch))
+    assert has_plain_logits(model)
+    assert subject.is_worth_sharing(model, batch)
+    wanted = by_loop(model, batch)
+    (wanted * weights).sum().backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    lengths: list[int] = []
+    model.model.register_forward_pre_hook(
+        lambda _, args, inputs: lengths.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    found = sequence_logprobs(model, batch, PAD)
+    (found * weights).sum().backward()
+    assert lengths == [3 * 12] + [len(batch) * 8] * (longest > 1)  # each prompt once, no last token
+    torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-6)
+    for parameter, value in model.named_parameters():
+        scale = float(gradients[parameter].abs().max())
+        torch.testing.assert_close(value.grad, gradients[parameter], atol=2e-5 * max(scale, 1e-3), rtol=0)
+
+
+def test_where_it_would_not_pay_or_not_hold_sequences_are_read_whole() -> None:
+    model = build("Llama")
+    assert not subject.is_worth_sharing(model, sequences())  # all prompts differ
+    assert not subject.is_worth_sharing(build("Mistral", sliding_window=4), siblings())
+    model.gradient_checkpointing_enable()
+    assert not subject.is_worth_sharing(model, siblings())
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 8, 10_000])
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     model, batch = tied_model(), sequences()

@@ -3,15 +3,18 @@
 PYTHON is an interpreter that has trl (1.16.0 was used) with torch; this one has prefeval. Both sides get the same
 model, prompts, replies a prompt, token budget and optimiser steps: two replies a prompt as OAIF has it, online DPO at
 beta 0.1, and a free oracle (the shorter reply wins), so that the model's own work is what is timed. Each side runs in a
-process of its own. Ours includes reading the model and writing the checkpoint, TRL's starts when it is loaded.
-Replies are drawn at temperature 1: their number is equal and checked, their lengths are not, hence the tokens a second.
+process of its own, in turns; the table has medians over the repeats. Reading models (`load`) and writing the trained
+one (`save`) are counted apart from the stages they happen in, on both sides. TRL's trainer holds a bf16 AdamW; ours
+holds fp32 masters, saves them, and splits a step into micro-batches of `--micro` padded tokens. Replies are drawn at
+temperature 1: their number is equal and checked, their lengths are not, hence the tokens a second. `total` is sample +
+score + fit, `whole` has load and save as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from timing import machine, print_table
+
+STAGES = ("load", "sample", "score", "fit", "save")
 TOPICS = "rain bread trains sleep paper salt bridges bees tea clocks snow maps soap glass rivers dust".split()  # noqa: SIM905
 
 
@@ -30,46 +36,52 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=56, help="of a reply, at most")
     parser.add_argument("--steps", type=int, default=3, help="optimiser steps a round")
+    parser.add_argument("--micro", type=int, default=768, help="padded tokens of our micro-batches")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
         found = {"ours": ours, "trl": trl}[args.side](args)
-        Path(args.out).write_text(
-            json.dumps(found | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6})
-        )
+        # of this process's own image: the kernel's ru_maxrss would count the parent's, which a child starts as
+        peak = next(n for n in Path("/proc/self/status").read_text().splitlines() if n.startswith("VmHWM"))
+        Path(args.out).write_text(json.dumps(found | {"peak_gb": int(peak.split()[1]) * 1024 / 1e9}))
         return
     if args.prompts % args.steps:
         parser.error("--prompts must be a multiple of --steps")
     from prefeval.models import resolve
 
     args.model = resolve(args.model).spec
-    rows = [in_process(sys.executable, "ours", args)]
-    if args.peer_python:
-        rows.append(in_process(args.peer_python, "trl", args))
-        assert [r["replies"] for r in rows] == [2 * args.prompts] * 2, "the two sides drew other numbers of replies"
-        assert [r["steps"] for r in rows] == [args.steps] * 2, "the two sides took other numbers of steps"
-    show(rows)
+    pythons = {"ours": sys.executable} | ({"trl": args.peer_python} if args.peer_python else {})
+    rows = [in_process(python, side, args) for _ in range(args.repeats) for side, python in pythons.items()]
+    assert {r["replies"] for r in rows} == {2 * args.prompts}, "the two sides drew other numbers of replies"
+    assert {r["steps"] for r in rows} == {args.steps}, "the two sides took other numbers of steps"
+    show([[r for r in rows if r["side"] == side] for side in pythons])
 
 
 def in_process(python: str, side: str, args: argparse.Namespace) -> dict[str, Any]:
     """What one side reports, run in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        numbers = [f"--{name}={getattr(args, name)}" for name in ("model", "prompts", "tokens", "steps")]
+        numbers = [f"--{name}={getattr(args, name)}" for name in ("model", "prompts", "tokens", "steps", "micro")]
         subprocess.run([python, __file__, f"--side={side}", f"--out={out}", *numbers], check=True)
         found: dict[str, Any] = json.loads(out.read_text())
         return found | {"side": side}
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    names = ["sample", "score", "fit", "total", "tokens_per_second", "mean_length", "peak_gb"]
-    print(f"{'':>18}" + "".join(f"{r['side']:>12}" for r in rows) + ("       ratio" if len(rows) > 1 else ""))
+def show(sides: list[list[dict[str, Any]]]) -> None:
+    names = [*STAGES, "total", "whole", "fit_per_1000_tokens", "tokens_per_second", "mean_length", "peak_gb"]
+    print(machine())
+    table = []
     for name in names:
-        values = [r[name] for r in rows]
-        line = f"{name:>18}" + "".join(f"{v:12.3f}" for v in values)
-        print(line + (f"{values[1] / max(values[0], 1e-9):12.2f}" if len(values) > 1 else ""))
-    print(f"{rows[0]['replies']} replies and {rows[0]['steps']} optimiser steps a side; seconds; ratio = trl / ours")
+        values = [[r[name] for r in repeats] for repeats in sides]
+        middle = [statistics.median(v) for v in values]
+        cells = [f"{m:.3g} [{min(v):.3g}, {max(v):.3g}]" for m, v in zip(middle, values, strict=True)]
+        table.append([name, *cells, *([f"{middle[1] / max(middle[0], 1e-9):.2f}"] if len(middle) > 1 else [])])
+    print_table(["", *(repeats[0]["side"] for repeats in sides), *(["trl / ours"] if len(sides) > 1 else [])], table)
+    first = sides[0][0]
+    count = f"{first['replies']} replies, {first['steps']} optimiser steps a side"
+    print(f"{count}; seconds: median [min, max] of {len(sides[0])} repeats")
 
 
 def texts(count: int) -> list[str]:
@@ -77,24 +89,29 @@ def texts(count: int) -> list[str]:
 
 
 class Clock:
-    """Seconds spent in functions, by name."""
+    """Seconds spent in functions, by name; a timed function inside another counts for itself alone."""
 
     def __init__(self) -> None:
-        self.seconds = {"sample": 0.0, "score": 0.0, "fit": 0.0}
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.inner = [0.0]  # seconds of timed functions inside each open one
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            self.inner.append(0.0)
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds[name] += time.perf_counter() - start
+                spent = time.perf_counter() - start
+                self.seconds[name] += spent - self.inner.pop()
+                self.inner[-1] += spent
 
         return call
 
 
 def ours(args: argparse.Namespace) -> dict[str, Any]:
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    from alignment import fitting, policy
     from alignment.config import AlignConfig
     from alignment.fitting import Fitter
     from alignment.policy import Slots
@@ -106,9 +123,15 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
     from prefeval.runs import RunDir
     from prefeval.types import Prompt
 
-    fit = FitConfig(learning_rate=5e-7, batch_size=args.prompts // args.steps, checkpoint_every=0, schedule="constant")
+    fit = FitConfig(
+        learning_rate=5e-7, batch_size=args.prompts // args.steps, checkpoint_every=0, schedule="constant",
+        batch_tokens=args.micro,
+    )  # fmt: skip
     shorter = PairwiseRule("shorter", lambda prompt, a, b: 0.5 + 0.5 * ((len(a) < len(b)) - (len(a) > len(b))))
     clock = Clock()
+    policy.load_causal = clock.timed("load", policy.load_causal)
+    fitting.save_causal = clock.timed("save", fitting.save_causal)
+    fitting.fingerprint = clock.timed("save", fitting.fingerprint)
     with tempfile.TemporaryDirectory() as folder:
         config = AlignConfig(
             out=folder, policy=args.model, algorithm="online_dpo", options={"step": 10.0}, rounds=1, responses=2,
@@ -135,7 +158,9 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
 def report(seconds: dict[str, float], lengths: list[int], steps: int) -> dict[str, Any]:
     return {
         **seconds,
-        "total": sum(seconds.values()),
+        "total": seconds["sample"] + seconds["score"] + seconds["fit"],
+        "whole": sum(seconds.values()),
+        "fit_per_1000_tokens": 1000 * seconds["fit"] / sum(lengths),
         "replies": len(lengths),
         "steps": steps,
         "mean_length": sum(lengths) / len(lengths),
@@ -150,7 +175,8 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
     clock, lengths = Clock(), []
-    models = [AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16) for _ in range(2)]
+    load = clock.timed("load", AutoModelForCausalLM.from_pretrained)
+    models = [load(args.model, dtype=torch.bfloat16) for _ in range(2)]
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
     with tempfile.TemporaryDirectory() as folder:
         config = OnlineDPOConfig(
@@ -180,6 +206,7 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         trainer.train()
         whole = time.perf_counter() - start
+        clock.timed("save", trainer.save_model)(folder)
     clock.seconds["fit"] = whole - clock.seconds["sample"] - clock.seconds["score"]
     return report(clock.seconds, lengths, trainer.state.global_step)
 

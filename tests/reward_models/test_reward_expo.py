@@ -91,6 +91,54 @@ def test_the_recipe_end_to_end(tmp_path: Path) -> None:
     )  # the saved tau is the refitted one
 
 
+def write_rated_sets(folder: Path, prompts: int = 24) -> None:
+    """The three rated sets in the layouts of their files, all good responses rated above all bad ones."""
+    import pandas as pd
+
+    texts = {"good": (f"{GOOD}, as asked.", 4.5), "bad": (f"{BAD}, sorry.", 2.0), "worse": ("No.", 1.5)}
+    rows: dict[str, list[dict[str, Any]]] = {"topical_chat": [], "data2text": [], "prometheus": []}
+    for n in range(prompts):
+        for system, (text, grade) in texts.items():
+            prompt = f"Name colour number {n}."
+            rows["topical_chat"].append(
+                {"doc_id": n, "system_id": system, "source": prompt, "context": "Colours.", "system_output": text,
+                 "score_coherence": 3.0, "score_overall": grade}
+            )  # fmt: skip
+            rows["data2text"].append(
+                {"dataset": "sfhot", "source": f"inform(colour={n})", "reference": "", "system_output": text,
+                 "score_naturalness": 4.0, "score_overall": grade}
+            )  # fmt: skip
+            told = f"###Task:\n\n###The instruction to evaluate:\nWhich of {n}?\n\n###Response to evaluate:\n{text}\n\n"
+            told += "###Reference Answer (Score 5):\nRed.\n\n###Score Rubrics:\n[Is it right?]\n\n###Feedback: "
+            scores = [int(grade), int(grade + 0.5)]
+            rows["prometheus"].append({"dataset": "mt", "idx": n, "instruction": told, "gpt4_score": scores})
+    endings = {"topical_chat": "multiattr", "data2text": "multiattr", "prometheus": "absolute_gpt4"}
+    folder.mkdir(parents=True)
+    for name, table in rows.items():
+        pd.DataFrame(table).to_parquet(folder / f"{name}_{endings[name]}.parquet")
+
+
+@pytest.mark.slow
+def test_the_three_rated_sets_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_rated_sets(tmp_path / "data" / "preferences")
+    monkeypatch.setenv("PREFEVAL_DATA", str(tmp_path / "data"))
+    fit = "{epochs: 16, learning_rate: 3.0e-3, batch_size: 8, precision: fp32, log_every: 10}"
+    args = ["--out", str(tmp_path / "run"), "--regression.model", str(save_tiny(tmp_path / "base"))]
+    for step in ("regression", "scaled-bt"):
+        args += [f"--{step}.fit", fit, f"--{step}.max_length", "128", f"--{step}.resamples", "20"]
+        args += [f"--{step}.trainable", "full"]
+    args += ["--regression.layers", "0", "--expo.resamples", "20", "--expo.factors", "[0.0, 1.0, 1.5]"]
+    results = run_recipe(load_recipe("rated-preference", args))
+    held_out = {name: results[name]["metrics"]["n"] for name in results}
+    assert len(set(held_out.values())) == 1  # the same validation pairs in all three steps
+    for name in ("regression", "scaled-bt", "expo"):  # the texts tell the grade: learned, on prompts nobody has seen
+        assert results[name]["test"]["accuracy"] > 0.9
+        assert results[name]["test"]["n"] > 20
+    grid = {row["factor"]: row["nll"] for row in results["expo"]["grid"]}
+    assert results["expo"]["factor"] == min(grid, key=lambda a: (grid[a], abs(a - 1.0)))
+    assert (tmp_path / "run" / "expo" / "test.json").is_file()
+
+
 def test_bt_head_kept_from_a_regression_is_its_utility(tmp_path: Path) -> None:
     head = HeadConfig("regression", attributes=("helpfulness", "verbosity"), weights=(2.0, -0.5), tau=0.7)
     path = saved(tmp_path / "regression", head, 1)

@@ -24,6 +24,7 @@ from prefeval.seeds import rng
 from prefeval.types import Prompt, Response
 
 _REFILL = 4  # new prompts join when one in so many places is free: a pass over few prompts is dear
+_PROMPT_TOKENS = 32768  # padded tokens of the prompts under way: one long prompt widens every row beside it
 
 
 @dataclass(eq=False)
@@ -69,8 +70,10 @@ class HFGenerator:
 
     def first_batch(self, prompts: Sequence[Prompt], k: int) -> list[Prompt]:
         """The prompts that `sample` would start together first, in the given order."""
-        groups = self._groups([len(chat.encode_prompt(self.tokenizer, p)) for p in prompts], k)
-        first = groups[: _fitting([len(indices) for _, indices in groups], self.batch_rows)]
+        lengths = [len(chat.encode_prompt(self.tokenizer, p)) for p in prompts]
+        groups = self._groups(lengths, k)
+        count = _fitting([len(indices) for _, indices in groups], [lengths[i] for i, _ in groups], self.batch_rows)
+        first = groups[:count]
         return [prompts[i] for i in sorted({i for i, _ in first})]
 
     def _groups(self, lengths: Sequence[int], k: int) -> list[tuple[int, range]]:
@@ -94,7 +97,8 @@ class HFGenerator:
         while groups or live:
             free = places - len(live)
             if groups and (not live or (decoder.refills and free * _REFILL >= places)):
-                count = _fitting([len(group) for group in groups], free)
+                lengths = [len(encoded[group[0].prompt]) for group in groups]
+                count = _fitting([len(group) for group in groups], lengths, free, len({row.prompt for row in live}))
                 joining, groups = groups[:count], groups[count:]
                 if joining:
                     repeats = [len(group) for group in joining]
@@ -125,9 +129,15 @@ class HFGenerator:
         return Response(text, tuple(row.tokens), "stop" if row.stopped else "length", row.logprob)
 
 
-def _fitting(sizes: Sequence[int], places: int) -> int:
-    """How many of the first groups fit into so many places together."""
-    return sum(total <= places for total in np.cumsum(sizes).tolist())
+def _fitting(rows: Sequence[int], lengths: Sequence[int], places: int, others: int = 0) -> int:
+    """How many of the first groups join: their rows have places, and their prompts, padded, room beside `others`.
+
+    `lengths` are those of the groups' prompts, ascending. Where nothing is under way, one always fits.
+    """
+    together = np.cumsum(rows) <= places
+    padded = (others + np.arange(1, len(lengths) + 1)) * np.array(lengths) <= _PROMPT_TOKENS
+    count = int((together & padded).sum())
+    return count if count or others else 1
 
 
 def _closed_up(going: Sequence[bool]) -> list[int]:

@@ -15,7 +15,7 @@ from prefeval.errors import ConfigError
 from prefeval.generate import SamplingParams, open_generator
 from prefeval.generate.cache import _GrowingLayer, growing_cache
 from prefeval.generate.drawing import draw, truncate
-from prefeval.generate.hf import HFGenerator
+from prefeval.generate.hf import HFGenerator, _fitting
 from prefeval.generate.mixture import MixtureModel
 from prefeval.seeds import rng
 from prefeval.types import Prompt, Response
@@ -83,6 +83,24 @@ def test_no_more_than_batch_rows_are_decoded_together() -> None:
     finally:
         hook.remove()
     assert max(seen) == 4
+
+
+def test_long_prompts_wait_for_room_and_change_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generator().sample(PROMPTS, 3, PARAMS, seed=0)
+    widths = sorted(len(chat.encode_prompt(TOKENIZER, p)) for p in PROMPTS)
+    monkeypatch.setattr("prefeval.generate.hf._PROMPT_TOKENS", 2 * widths[1])  # two short ones, or a long one alone
+    assert len(generator().first_batch(PROMPTS, 3)) == 2
+    again = generator().sample(PROMPTS, 3, PARAMS, seed=0)
+    assert [[r.token_ids for r in g] for g in again] == [[r.token_ids for r in g] for g in whole]
+
+
+@pytest.mark.parametrize("rows", [[1, 1, 1], [4, 4, 4], [9, 9, 9]])
+def test_prompts_join_as_far_as_rows_and_padded_prompts_have_room(rows: list[int]) -> None:
+    """9 places: a whole group of nine is one; 32,768 padded tokens: two prompts of 12,000 fit, three do not."""
+    assert _fitting(rows, [10, 20, 30], 9) == {1: 3, 4: 2, 9: 1}[rows[0]]
+    assert _fitting(rows, [10, 12_000, 12_000], 9) == {1: 2, 4: 2, 9: 1}[rows[0]]
+    assert _fitting(rows, [40_000] * 3, 9) == 1  # alone, whatever its length
+    assert _fitting(rows, [40_000] * 3, 9, others=1) == 0
 
 
 @pytest.mark.parametrize("params", [PARAMS, SamplingParams(24, temperature=0.7, top_p=0.9, top_k=20)])

@@ -34,7 +34,10 @@ def examine_preference_model(spec: str) -> Iterator[Finding]:
         return
     head = model.head
     size = f"{head.width()} outputs" if head.width() > 1 else "1 output"
-    yield Finding("ok", "head", f"{head.kind}, {size}, tau {head.tau:g}, at most {model.encoder.max_length} tokens")
+    extra = ", scales read from the prompt" if head.prompt_scales else ", gated" if head.gate.hidden else ""
+    extra += f", ties by {model.ties['rule']} {model.ties['value']:.4g}" if model.ties else ""
+    limit = model.encoder.max_length
+    yield Finding("ok", "head", f"{head.kind}, {size}, tau {head.tau:g}{extra}, at most {limit} tokens")
     if not ours:
         text = "no template hash is kept in this checkpoint: nothing tells whether it is scored as it was trained"
         yield Finding("note", "template", text)

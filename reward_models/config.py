@@ -30,12 +30,28 @@ RANKED: tuple[LossKind, ...] = ("plackett_luce", "top_1")  # of whole rankings i
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """Weights of a regression head's attributes that depend on the prompt (ArmoRM, arXiv 2406.12845); see `gating`.
+
+    `hidden` are the widths of the gate's layers (none: no gate; 1024, 1024, 1024 as published), `temperature` that of
+    its softmax, `verbosity` the attribute that the others shall not correlate with (none when empty), `penalties` how
+    much of it each attribute gives up, found by training.
+    """
+
+    hidden: tuple[int, ...] = ()
+    temperature: float = 10.0
+    verbosity: str = ""
+    penalties: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class HeadConfig:
     """Which head, how wide, and its temperature: P(i > j) = sigmoid(score / tau).
 
     `attributes` and `weights` (their reduction to one number; all ones when empty) belong to `regression`, `blocks` (k)
     and `unit_norm` (||v|| = 1 over all 2k components) to `gpm` and `hybrid`, as does `prompt_scales`: how much each
-    block counts, lambda_l(x) > 0, is then read at the last token of the prompt. Raises ValueError for an unusable mix.
+    block counts, lambda_l(x) > 0, is then read at the last token of the prompt. `gate` takes the place of `weights`.
+    Raises ValueError for an unusable mix.
     """
 
     kind: HeadKind = "hybrid"
@@ -45,6 +61,7 @@ class HeadConfig:
     unit_norm: bool = False
     prompt_scales: bool = False
     tau: float = 1.0
+    gate: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -59,15 +76,31 @@ class HeadConfig:
             raise ValueError("a regression head needs the names of its attributes")
         if self.weights and len(self.weights) != len(self.attributes):
             raise ValueError(f"{len(self.weights)} weights for {len(self.attributes)} attributes")
+        self._check_gate()
+
+    def _check_gate(self) -> None:
+        gate, count = self.gate, len(self.attributes)
+        if gate.hidden and (self.kind != "regression" or self.weights):
+            raise ValueError("a gate weighs the attributes of a regression head, in place of weights")
+        if min(gate.hidden, default=1) < 1 or not gate.temperature > 0:
+            raise ValueError(f"a gate needs positive widths and a positive temperature, not {gate}")
+        if gate.verbosity and gate.verbosity not in self.attributes:
+            raise ValueError(f"gate.verbosity '{gate.verbosity}' is none of {', '.join(self.attributes)}")
+        if gate.penalties and (len(gate.penalties) != count or not gate.verbosity):
+            raise ValueError(f"{len(gate.penalties)} penalties of verbosity '{gate.verbosity}' for {count} attributes")
 
     def width(self) -> int:
         """The number of linear outputs a response."""
         widths = {"bt": 1, "regression": len(self.attributes), "gpm": 2 * self.blocks, "hybrid": 1 + 2 * self.blocks}
-        return widths[self.kind] + self.prompt_columns()
+        return widths[self.kind] + (self.blocks if self.prompt_scales else 0)
+
+    def columns(self) -> int:
+        """All outputs a response: the linear ones and, behind them, those of a gate."""
+        return self.width() + (len(self.attributes) if self.gate.hidden else 0)
 
     def prompt_columns(self) -> int:
         """How many outputs, the last ones, are read at the end of the prompt instead of the response."""
-        return self.blocks if self.prompt_scales else 0
+        return self.blocks if self.prompt_scales else self.columns() - self.width()
 
 
 @dataclass(frozen=True)
@@ -79,7 +112,9 @@ class LossConfig:
     is theta of `rao_kupper` (> 1) or nu of `davidson` (> 0); 0 takes the value at which equal responses tie as often
     as the training pairs do. `rho` in (0, log 2) is the one number of `adaptive`. `plackett_luce` and `top_1` take the
     records whose labels are a complete ranking, with ties. `joint` > 0 adds that multiple of the soft pair loss on the
-    utility of a regression head to its squared errors. Raises ValueError for a value out of range.
+    utility of a regression head to its squared errors. `learn_tie` goes on from `tie` by gradient. `degree` > 0 adds
+    that multiple of the self-supervised degree loss, on copies of the responses that lack `degree_ratios` of their key
+    words. Raises ValueError for a value out of range.
     """
 
     kind: LossKind = "soft"
@@ -88,6 +123,9 @@ class LossConfig:
     tie: float = 0.0
     rho: float = 0.1
     joint: float = 0.0
+    learn_tie: bool = False
+    degree: float = 0.0
+    degree_ratios: tuple[float, ...] = (0.2, 0.5)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 0.5:
@@ -98,6 +136,10 @@ class LossConfig:
             raise ValueError(f"loss.tie: theta of rao_kupper is above 1, nu of davidson above 0, not {self.tie}")
         if not 0.0 < self.rho < math.log(2):
             raise ValueError(f"loss.rho must be in (0, log 2), not {self.rho}")
+        if self.learn_tie and self.kind not in ("rao_kupper", "davidson"):
+            raise ValueError(f"loss.learn_tie is for rao_kupper and davidson; {self.kind} has no tie parameter")
+        if self.degree < 0 or not self.degree_ratios or not all(0 < r <= 1 for r in self.degree_ratios):
+            raise ValueError("loss.degree must not be negative and loss.degree_ratios are in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -110,7 +152,7 @@ class TrainConfig(DataConfig):
     head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)  # with a rank: adapters and the head are what is trained
-    trainable: str = "full"  # full, head (on hidden states computed once) or top:N (last N layers, final norm, head)
+    trainable: str = "full"  # full, top:N (last N layers, final norm, head), head or gate (on states computed once)
     features: str = ""  # folder in which `trainable: head` keeps hidden states for other runs; default: only this run's
     max_length: int = 2048  # tokens of prompt and response; the beginning of longer ones is cut
     max_group: int = 8  # responses of one prompt in one training item
@@ -129,5 +171,15 @@ class TrainConfig(DataConfig):
             raise ConfigError(f"loss {self.loss.kind} ranks by one number a response; a {self.head.kind} head has more")
         if self.loss.joint and self.head.kind != "regression":
             raise ConfigError("loss.joint adds pairs to the ratings of a regression head; this head has none")
+        if self.trainable == "gate" and not self.head.gate.hidden:
+            raise ConfigError("trainable 'gate' needs a gate: head.gate.hidden, for example [1024, 1024, 1024]")
+        if self.head.gate.hidden and (self.trainable == "head" or self.loss.joint):
+            raise ConfigError("a gated head is trained on pairs alone: trainable 'gate' or more, and no loss.joint")
+        if self.head.gate.verbosity and self.trainable != "gate":
+            raise ConfigError("gate.verbosity is taken out of ratings that stay as they are: set trainable 'gate'")
+        if self.loss.degree and self.trainable in ("head", "gate"):
+            raise ConfigError(f"loss.degree shapes the backbone, which trainable '{self.trainable}' leaves as it is")
+        if self.loss.degree and (self.loss.kind in RANKED or self.head.kind == "regression"):
+            raise ConfigError("loss.degree goes with losses on pairs")
         if self.layers < 0:
             raise ConfigError(f"layers must not be negative, not {self.layers}")

@@ -6,7 +6,7 @@ with the temperature applied. Layout of o and score before the temperature:
 | kind       | width   | s(i > j)                                                             |
 |------------|---------|----------------------------------------------------------------------|
 | bt         | 1       | r_i - r_j                                                            |
-| regression | n       | w . (o_i - o_j), n attributes with weights w                         |
+| regression | n       | w . (o_i - o_j), n attributes with weights w, or of a gate w(x)      |
 | gpm        | 2k      | <R v_i, v_j> = sum_l v_i[2l] v_j[2l+1] - v_i[2l+1] v_j[2l]           |
 | hybrid     | 1 + 2k  | r_i - r_j + <R v_i, v_j>                                             |
 
@@ -37,10 +37,22 @@ def scalar_part(outputs: Tensor, head: HeadConfig) -> Tensor:
     """The reward r of each response before the temperature: (..., width) -> (...), zeros for gpm."""
     if head.kind == "gpm":
         return torch.zeros_like(outputs[..., 0])
+    if head.gate.hidden:
+        return gated_utility(outputs, head)
     if head.kind == "regression":
         weights = outputs.new_tensor(head.weights or (1.0,) * len(head.attributes))
         return (outputs * weights).sum(-1)
     return outputs[..., 0]
+
+
+def gated_utility(outputs: Tensor, head: HeadConfig) -> Tensor:
+    """g(x)' r' of n attributes r and their gate g, with r'_i = r_i - lam_i r_verbosity: (..., 2n) -> (...)."""
+    n = len(head.attributes)
+    r, gate = outputs[..., :n], outputs[..., n:]
+    if head.gate.penalties:
+        place = head.attributes.index(head.gate.verbosity)
+        r = r - outputs.new_tensor(head.gate.penalties) * r[..., place : place + 1]
+    return (gate * r).sum(-1)
 
 
 def embedding_part(outputs: Tensor, head: HeadConfig) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from prefeval.types import PairLabel, PreferenceRecord
 from reward_models import losses
 from reward_models.config import RANKED, HeadConfig, LossConfig
 from reward_models.cyclicity import gold_matrix
+from reward_models.degrees import degraded, rarity
 from reward_models.encoding import PairEncoder
 from reward_models.forward import Encoded
 from reward_models.heads import pair_logits, scalar_part, share_prompt
@@ -24,8 +25,8 @@ from reward_models.heads import pair_logits, scalar_part, share_prompt
 class Item:
     """K encoded responses to one prompt with labels among them: pairs, ratings (K, n) with NaN for missing, or ranks.
 
-    `terms` is how many terms of the likelihood the ranks (0 = best) give. For heads with prompt columns the last of
-    `ids` is the prompt.
+    `terms` is how many terms of the likelihood the ranks (0 = best) give. In `ids` the responses are followed by their
+    degraded copies, if any, whose `degrees` count from 1, and for heads with prompt columns by the prompt.
     """
 
     ids: tuple[Encoded, ...]
@@ -33,6 +34,11 @@ class Item:
     ratings: tuple[tuple[float, ...], ...] = ()
     ranks: tuple[int, ...] = ()
     terms: int = 0
+    degrees: tuple[int, ...] = ()
+
+    def responses(self, head: HeadConfig) -> tuple[Encoded, ...]:
+        """The sequences of the responses themselves."""
+        return self.ids[: len(self.ids) - len(self.degrees) - bool(head.prompt_columns())]
 
     @property
     def units(self) -> float:
@@ -60,6 +66,7 @@ def make_items(
     """
     loss = loss or LossConfig()
     items: list[Item] = []
+    words = rarity(text for record in records for text in record.responses) if loss.degree else {}
     for record in records:
         known: dict[int, Encoded] = {}
 
@@ -68,30 +75,55 @@ def make_items(
                 known[index] = encoder(record.prompt, record.responses[index])
             return known[index]
 
+        prompt = (encoder.prompt(record.prompt),) if head.prompt_columns() else ()
         if loss.kind in RANKED:
-            items += _ranked(record, loss, encoded)
-        elif head.kind != "regression" or (loss.joint and record.pairs):
-            prompt = (encoder.prompt(record.prompt),) if head.prompt_columns() else ()
-            items += _paired(record, max_group, encoded, _rows(record, head), prompt)
+            items += _ranked(record, loss, encoded, prompt)
+        elif head.kind != "regression" or head.gate.hidden or (loss.joint and record.pairs):
+            paired = _paired(record, max_group, encoded, _rows(record, head))
+            items += [_completed(item, record, loss, encoder, words, prompt) for item in paired]
         else:
             items += _rated(record, head, max_group, encoded)
     return items
 
 
 def _rows(record: PreferenceRecord, head: HeadConfig) -> list[tuple[float, ...]]:
-    """The ratings of each response by the head's attributes, NaN where missing; empty rows for other heads."""
+    """The ratings of each response by the head's attributes, NaN where missing; empty rows for heads on pairs alone."""
+    if head.gate.hidden:
+        return [()] * len(record.responses)
     missing = (math.nan,) * len(record.responses)
     columns = [record.ratings.get(name, missing) for name in head.attributes]
     return list(zip(*columns, strict=True)) if columns else [()] * len(record.responses)
 
 
-def _ranked(record: PreferenceRecord, loss: LossConfig, encoded: Callable[[int], Encoded]) -> list[Item]:
+def _completed(
+    item: tuple[Item, list[int]],
+    record: PreferenceRecord,
+    loss: LossConfig,
+    encoder: PairEncoder,
+    words: Mapping[str, float],
+    prompt: tuple[Encoded, ...],
+) -> Item:
+    """The item with degraded copies of its responses, for a degree loss, and with the prompt."""
+    plain, indices = item
+    ratios = loss.degree_ratios if loss.degree else ()
+    copies = [
+        (encoder(record.prompt, degraded(record.responses[i], ratio, words)), degree)
+        for i in indices
+        for degree, ratio in enumerate(ratios, start=1)
+    ]
+    ids = (*plain.ids, *(c for c, _ in copies), *prompt)
+    return replace(plain, ids=ids, degrees=tuple(degree for _, degree in copies))
+
+
+def _ranked(
+    record: PreferenceRecord, loss: LossConfig, encoded: Callable[[int], Encoded], prompt: tuple[Encoded, ...]
+) -> list[Item]:
     ranks = ranks_of(record)
     if ranks is None:
         return []
     last = max(ranks)
     terms = sum(rank == 0 if loss.kind == "top_1" else rank < last for rank in ranks)
-    return [Item(tuple(encoded(i) for i in range(len(ranks))), ranks=ranks, terms=terms)]
+    return [Item((*(encoded(i) for i in range(len(ranks))), *prompt), ranks=ranks, terms=terms)]
 
 
 def ranks_of(record: PreferenceRecord) -> tuple[int, ...] | None:
@@ -122,16 +154,18 @@ def _paired(
     max_group: int,
     encoded: Callable[[int], Encoded],
     rows: Sequence[tuple[float, ...]],
-    prompt: tuple[Encoded, ...],
-) -> list[Item]:
-    """Pairs in order, a new item whenever one more pair would need more than `max_group` (at least two) responses."""
-    items: list[Item] = []
+) -> list[tuple[Item, list[int]]]:
+    """Pairs in order, a new item whenever one more pair would need more than `max_group` (at least two) responses.
+
+    Each with the record's indices of its responses.
+    """
+    items: list[tuple[Item, list[int]]] = []
     place: dict[int, int] = {}
     pairs: list[PairLabel] = []
     for pair in (*record.pairs, None):
         if pairs and (pair is None or len({*place, pair.i, pair.j}) > max(max_group, 2)):
             ratings = tuple(rows[i] for i in place) if any(rows) else ()
-            items.append(Item((*(encoded(i) for i in place), *prompt), tuple(pairs), ratings))
+            items.append((Item(tuple(encoded(i) for i in place), tuple(pairs), ratings), list(place)))
             place, pairs = {}, []
         if pair is not None:
             i, j = (place.setdefault(n, len(place)) for n in (pair.i, pair.j))
@@ -139,8 +173,45 @@ def _paired(
     return items
 
 
-def item_loss(outputs: Tensor, items: Sequence[Item], head: HeadConfig, config: LossConfig) -> LossOutput:
-    """The summed loss of items whose responses' outputs are the rows of `outputs` (sum of K, width), in order."""
+def item_loss(
+    outputs: Tensor, items: Sequence[Item], head: HeadConfig, config: LossConfig, tie: Tensor | None = None
+) -> LossOutput:
+    """The summed loss of items whose sequences' outputs are the rows of `outputs` (sum of K, columns), in order.
+
+    `tie` is a tie parameter that is being learned, in place of the config's. With a degree loss the logits of the
+    degrees are the last columns.
+    """
+    outputs, degrees = outputs[:, : head.columns()], outputs[:, head.columns() :]
+    main = _main_loss(outputs, items, head, config, tie)
+    if not config.degree:
+        return main
+    extra = _degree_loss(degrees, items, head)
+    metrics = {**main.metrics, "degree_nll": float(extra.item())}
+    return LossOutput(main.loss_sum + config.degree * extra, main.weight, metrics)
+
+
+def averages(outputs: Sequence[LossOutput]) -> dict[str, float]:
+    """Loss and metrics a unit over held-out items."""
+    weight = sum(out.weight for out in outputs)
+    rows = [{"loss": float(out.loss_sum.item()), **out.metrics} for out in outputs]
+    return {f"valid_{name}": sum(row[name] for row in rows) / weight for name in rows[0]}
+
+
+def _degree_loss(logits: Tensor, items: Sequence[Item], head: HeadConfig) -> Tensor:
+    """Cross entropy of the degrees (0 = untouched), averaged over each item's texts and weighted by its units."""
+    total = logits.new_zeros(())
+    start = 0
+    for item in items:
+        count = len(item.ids) - bool(head.prompt_columns())
+        target = torch.tensor([0] * (count - len(item.degrees)) + list(item.degrees), device=logits.device)
+        total = total + item.units * losses.degree_ce(logits[start : start + count], target).mean()
+        start += len(item.ids)
+    return total
+
+
+def _main_loss(
+    outputs: Tensor, items: Sequence[Item], head: HeadConfig, config: LossConfig, tie: Tensor | None
+) -> LossOutput:
     starts = [0]
     for item in items:
         starts.append(starts[-1] + len(item.ids))
@@ -148,10 +219,10 @@ def item_loss(outputs: Tensor, items: Sequence[Item], head: HeadConfig, config: 
         outputs = share_prompt(outputs, [len(item.ids) for item in items], head)
     if config.kind in RANKED:
         return _ranking_loss(outputs, items, starts, head, config)
-    rated = _rating_loss(outputs, items) if head.kind == "regression" else None
+    rated = _rating_loss(outputs, items) if head.kind == "regression" and not head.gate.hidden else None
     if rated is not None and not any(item.pairs for item in items):
         return rated
-    paired = _pair_loss(outputs, items, starts, head, config)
+    paired = _pair_loss(outputs, items, starts, head, config, tie)
     if rated is None:
         return paired
     total = rated.loss_sum + config.joint * paired.loss_sum
@@ -176,7 +247,12 @@ def _rating_loss(outputs: Tensor, items: Sequence[Item]) -> LossOutput:
 
 
 def _pair_loss(
-    outputs: Tensor, items: Sequence[Item], starts: Sequence[int], head: HeadConfig, config: LossConfig
+    outputs: Tensor,
+    items: Sequence[Item],
+    starts: Sequence[int],
+    head: HeadConfig,
+    config: LossConfig,
+    tie: Tensor | None,
 ) -> LossOutput:
     labelled = [(start + p.i, start + p.j, p) for start, item in zip(starts, items, strict=False) for p in item.pairs]
     first, second = outputs[[a for a, _, _ in labelled]], outputs[[b for _, b, _ in labelled]]
@@ -184,21 +260,22 @@ def _pair_loss(
     unknown = 0.0 if config.kind == "margin" else 1.0
     margin = outputs.new_tensor([unknown if x.margin is None else x.margin for _, _, x in labelled])
     d = pair_logits(first, second, head)
-    loss = pair_loss(d, p, margin, config)
+    loss = pair_loss(d, p, margin, config, tie)
     if config.centring:
         loss = loss + config.centring * losses.centring(scalar_part(first, head), scalar_part(second, head))
     hits = 0.5 * (1.0 + torch.sign(d.detach()) * torch.sign(p - 0.5))
     return LossOutput(loss.sum(), float(len(labelled)), {"accuracy": float(hits.sum().item())})
 
 
-def pair_loss(d: Tensor, p: Tensor, margin: Tensor, config: LossConfig) -> Tensor:
+def pair_loss(d: Tensor, p: Tensor, margin: Tensor, config: LossConfig, tie: Tensor | None = None) -> Tensor:
     """The configured loss of each pair: (n,) log-odds, labels and margins -> (n,)."""
+    tie_value = config.tie if tie is None else tie
     if config.kind == "robust":
         return losses.robust_bce(d, p, config.smoothing)
     if config.kind == "rao_kupper":
-        return losses.rao_kupper(d, p, config.tie)
+        return losses.rao_kupper(d, p, tie_value)
     if config.kind == "davidson":
-        return losses.davidson(d, p, config.tie)
+        return losses.davidson(d, p, tie_value)
     p = losses.smoothed(p, config.smoothing)
     if config.kind == "adaptive":
         return losses.adaptive_bce(d, p, config.rho)

@@ -18,7 +18,7 @@ from prefeval.models import load_pretrained, load_tokenizer, refuse_pickles
 from reward_models.config import HeadConfig
 
 FORMAT_VERSION = 1
-_HEAD_FIELDS = ("kind", "attributes", "weights", "blocks", "unit_norm", "prompt_scales", "tau")
+_HEAD_FIELDS = ("kind", "attributes", "weights", "blocks", "unit_norm", "prompt_scales", "tau", "gate")
 
 
 def pools_last_token(classifier: Any) -> bool:

@@ -99,29 +99,35 @@ def outcome_weights(p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return win, 1 - win - loss, loss
 
 
-def rao_kupper(d: Tensor, p: Tensor, theta: float) -> Tensor:
+def rao_kupper(d: Tensor, p: Tensor, theta: float | Tensor) -> Tensor:
     """Three-way negative log-likelihood with threshold theta > 1 (Rao and Kupper 1967): (n,).
 
     P(i > j) = e^{r_i} / (e^{r_i} + theta e^{r_j}), P(tie) = (theta^2 - 1) P(i > j) P(j > i). Without ties and with
     theta = 1 it is Bradley-Terry.
     """
     win, tie, loss = outcome_weights(p)
-    shift = math.log(theta)
+    theta = torch.as_tensor(theta, dtype=d.dtype, device=d.device)
+    shift = theta.log()
     log_win, log_loss = -softplus(shift - d), -softplus(shift + d)
-    log_tie = math.log(theta**2 - 1) + log_win + log_loss if theta > 1 else torch.zeros_like(d)
+    log_tie = (theta**2 - 1).log() + log_win + log_loss if theta > 1 else torch.zeros_like(d)
     return -(win * log_win + tie * log_tie + loss * log_loss)
 
 
-def davidson(d: Tensor, p: Tensor, nu: float) -> Tensor:
+def davidson(d: Tensor, p: Tensor, nu: float | Tensor) -> Tensor:
     """Three-way negative log-likelihood with tie weight nu > 0 (Davidson 1970): (n,).
 
     P(i > j) : P(tie) : P(j > i) = e^{d/2} : nu : e^{-d/2}. Without ties and with nu = 0 it is Bradley-Terry.
     """
     win, tie, loss = outcome_weights(p)
-    log_nu = math.log(nu) if nu > 0 else -math.inf
-    three = torch.stack((d / 2, torch.full_like(d, log_nu), -d / 2))
+    log_nu = torch.as_tensor(nu, dtype=d.dtype, device=d.device).log()
+    three = torch.stack((d / 2, log_nu.expand_as(d), -d / 2))
     log_tie = three[1] if nu > 0 else torch.zeros_like(d)
     return torch.logsumexp(three, dim=0) - (win * three[0] + tie * log_tie + loss * three[2])
+
+
+def degree_ce(logits: Tensor, degree: Tensor) -> Tensor:
+    """-log softmax(logits)[degree]: (n, degrees), (n,) -> (n,). How much of a text was deleted (arXiv 2409.17791)."""
+    return torch.nn.functional.cross_entropy(logits, degree, reduction="none")
 
 
 def adaptive_scale(d: Tensor, rho: float, low: float, high: float) -> Tensor:

@@ -26,6 +26,7 @@ from reward_models import loading
 from reward_models.config import HeadConfig
 from reward_models.encoding import Encoding, PairEncoder
 from reward_models.forward import Encoded, Layout, run_ragged
+from reward_models.gating import Gate, gate_for, load_gate
 
 POOLINGS = ("last", "stock")
 Reading = Literal["outputs", "features"]
@@ -48,11 +49,14 @@ class PreferenceModel(nn.Module):
         max_length: int = 2048,
         pooling: str = "last",
         encoding: Encoding = "chat",
+        gate: Gate | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling '{pooling}' is none of {', '.join(POOLINGS)}")
-        self.classifier = classifier
+        self.classifier, self.gate = classifier, gate
+        self.auxiliary: Any = None  # what training learns beside the model; see `auxiliary`
+        self.ties: dict[str, Any] | None = None  # rule, value and tau of a tie-aware loss
         self.tokenizer, self.head, self.pooling = tokenizer, head, pooling
         self.encoder = PairEncoder(tokenizer, max_length, encoding)
         self.is_causal = loading.pools_last_token(classifier)
@@ -88,7 +92,8 @@ class PreferenceModel(nn.Module):
         classifier.config.pad_token_id = classifier.config.get_text_config().pad_token_id = pad
         encoding: Encoding = "chat" if loading.pools_last_token(classifier) else "stock"
         limit = loading.position_limit(classifier, max_length)
-        return cls(classifier, tokenizer, head, max_length=limit, encoding=encoding).eval()
+        gate = gate_for(classifier, head, seed)
+        return cls(classifier, tokenizer, head, max_length=limit, encoding=encoding, gate=gate).eval()
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, dtype: torch.dtype | None = None) -> PreferenceModel:
@@ -100,7 +105,9 @@ class PreferenceModel(nn.Module):
         classifier, tokenizer, saved = loading.load_saved(Path(path), dtype)
         head = loading.head_from(saved, path)
         options = {name: saved[name] for name in ("max_length", "pooling", "encoding")}
-        return cls(classifier, tokenizer, head, **options).eval()
+        model = cls(classifier, tokenizer, head, gate=load_gate(Path(path), classifier, head), **options)
+        model.ties = saved.get("ties")
+        return model.eval()
 
     @classmethod
     def from_stock(cls, spec: str, *, dtype: torch.dtype | None = None, max_length: int = 4096) -> PreferenceModel:
@@ -130,6 +137,8 @@ class PreferenceModel(nn.Module):
         with atomic_directory(path) as folder, hushed():
             self.classifier.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+            if self.gate is not None:
+                self.gate.save(folder)
         return Path(path)
 
     def description(self) -> dict[str, Any]:
@@ -141,6 +150,7 @@ class PreferenceModel(nn.Module):
             "encoding": self.encoder.encoding,
             "max_length": self.encoder.max_length,
             "template_hash": template_hash(self.tokenizer),
+            **({"ties": self.ties} if self.ties else {}),
         }
 
     def set_tau(self, tau: float) -> None:
@@ -169,11 +179,6 @@ class PreferenceModel(nn.Module):
         logits: Tensor = self.classifier(input_ids=ids, attention_mask=mask.long()).logits
         return logits.float()
 
-    def outputs(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """The same as calling the model: (B, width) float32."""
-        out: Tensor = self(ids, lengths)
-        return out
-
     def features(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Final hidden states at the pooled tokens of a causal backbone: (B, hidden), in the backbone's dtype."""
         hidden: Tensor = self.classifier.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -181,11 +186,30 @@ class PreferenceModel(nn.Module):
         return pooled
 
     def head_outputs(self, features: Tensor) -> Tensor:
-        """The linear head in float32, also under autocast and for a bfloat16 backbone: (B, hidden) -> (B, width)."""
+        """The head in float32, also under autocast and for a bfloat16 backbone: (B, hidden) -> (B, columns).
+
+        In training with a degree loss the logits of the degrees follow.
+        """
         with torch.autocast(features.device.type, enabled=False):
-            score = self.classifier.score
-            bias = score.bias.float() if score.bias is not None else None
-            return nn.functional.linear(features.float(), score.weight.float(), bias)
+            extra = [] if self.gate is None else [self.gate(features)]
+            linear = [self.classifier.score, getattr(self.auxiliary, "degrees", None)]
+            parts = [
+                nn.functional.linear(features.float(), m.weight.float(), None if m.bias is None else m.bias.float())
+                for m in linear
+                if m is not None
+            ]
+            return torch.cat([parts[0], *extra, *parts[1:]], dim=-1)
+
+    def trained_head(self, which: str) -> nn.Module:
+        """What is fitted on cached hidden states: the linear 'head' or the 'gate', with what is learned beside it."""
+        head: nn.Module = self.classifier.score if self.gate is None or which == "head" else self.gate
+        return head if self.auxiliary is None else nn.ModuleList([head, self.auxiliary])
+
+    def tie_value(self) -> Tensor | None:
+        """The tie parameter that is being learned, with its graph."""
+        tie = getattr(self.auxiliary, "tie", None)
+        value: Tensor | None = None if tie is None else tie.value()
+        return value
 
     def encode(self, prompt: Prompt, responses: Sequence[str]) -> list[Encoded]:
         """Token ids of each response to one prompt."""
@@ -226,7 +250,7 @@ class PreferenceModel(nn.Module):
                 with progress(title, len(new)) if title else nullcontext() as bar:
                     rows.append(run_ragged(call, new, self.layout(budget), done=bar.advance if bar else None))
             place = {ids: n for n, ids in enumerate((*there, *new))}
-            table = torch.cat(rows) if rows else torch.zeros(0, self.head.width(), device=self.device)
+            table = torch.cat(rows) if rows else torch.zeros(0, self.head.columns(), device=self.device)
             return [table[[place[ids] for ids in group]].reshape(len(group), table.shape[1]) for group in groups]
 
     def set_backbone_dtype(self, dtype: torch.dtype) -> None:
@@ -238,7 +262,10 @@ class PreferenceModel(nn.Module):
 
         Raises ConfigError for anything else, or when the model has fewer layers.
         """
-        parts = [self.classifier] if which == "full" else loading.top_parts(self.classifier, which)
+        gate: list[nn.Module] = [] if self.gate is None else [self.gate]
+        parts: list[nn.Module] = [self] if which == "full" else gate
+        if which not in ("full", "gate"):
+            parts = [*loading.top_parts(self.classifier, which), *gate]
         self.requires_grad_(False)
         for part in parts:
             part.requires_grad_(True)
@@ -248,7 +275,7 @@ class PreferenceModel(nn.Module):
         """Train low-rank adapters and the whole head instead of the backbone; the parameter count."""
         self.requires_grad_(False)
         count = add_adapters(self.classifier.base_model, config, seed)
-        for part in loading.heads_of(self.classifier):
+        for part in self._heads():
             part.requires_grad_(True)
             count += sum(p.numel() for p in part.parameters())
         return count
@@ -256,9 +283,12 @@ class PreferenceModel(nn.Module):
     def take_adapters(self, adapted: PreferenceModel) -> None:
         """Add to this model, untrained, what the adapters and the head of `adapted` have learned."""
         merge_into(self.classifier.base_model, adapted.classifier.base_model)
-        pairs = zip(loading.heads_of(self.classifier), loading.heads_of(adapted.classifier), strict=True)
-        for mine, theirs in pairs:
+        for mine, theirs in zip(self._heads(), adapted._heads(), strict=True):
             mine.load_state_dict(theirs.state_dict())
+        self.head, self.ties = adapted.head, adapted.ties
+
+    def _heads(self) -> list[nn.Module]:
+        return [*loading.heads_of(self.classifier), *([] if self.gate is None else [self.gate])]
 
     def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
         pad = self.classifier.config.get_text_config().pad_token_id

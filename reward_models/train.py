@@ -18,7 +18,7 @@ from prefeval.types import PreferenceRecord
 from reward_models.card import model_card
 from reward_models.config import RANKED, TrainConfig
 from reward_models.data import load_splits
-from reward_models.items import Item, item_loss, make_items
+from reward_models.items import Item, averages, item_loss, make_items
 from reward_models.tested import test_stage
 from reward_models.ties import with_tie_parameter
 
@@ -52,6 +52,7 @@ def train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
 def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     from prefeval.checkpoint import clear_state
     from prefeval.models import default_device
+    from reward_models.auxiliary import attach_auxiliary, detach_auxiliary
     from reward_models.oracles import ModelOracle
 
     training, validation = load_splits(config)
@@ -62,7 +63,9 @@ def _train(config: TrainConfig, run: RunDir) -> dict[str, Any]:
     items = make_items(training, model.encoder, config.head, config.max_group, config.loss)
     held_out = make_items(validation, model.encoder, config.head, config.max_group, config.loss)
     _describe(config, model, items, held_out, count)
+    attach_auxiliary(model, config)
     fitted, features = fit_model(model, items, held_out, config, run)
+    detach_auxiliary(model, config)
     if with_lora:
         adapted, model = model, _new_model(config)
         model.take_adapters(adapted)
@@ -97,7 +100,7 @@ def _new_model(config: TrainConfig) -> PreferenceModel:
         config.head,
         seed=config.seed,
         max_length=config.max_length,
-        keep_head=config.keep_head,
+        keep_head=config.keep_head or config.trainable == "gate",
         layers=config.layers,
     )
 
@@ -113,13 +116,13 @@ def fit_model(
     from reward_models.forward import run_ragged
 
     model.eval()
-    if config.trainable == "head" and model.is_causal:
+    if config.trainable in ("head", "gate") and model.is_causal:
         return _fit_head(model, items, held_out, config, run)
 
     def loss_fn(module: nn.Module, batch: Sequence[Item]) -> LossOutput:
         layout = model.layout(config.fit.batch_tokens)
         outputs = run_ragged(module, [s for item in batch for s in item.ids], layout)
-        return item_loss(outputs, batch, config.head, config.loss)
+        return item_loss(outputs, batch, config.head, config.loss, model.tie_value())
 
     return _run_fit(model, items, held_out, loss_fn, lambda item: item.cost, lambda item: item.units, config, run), {}
 
@@ -127,19 +130,21 @@ def fit_model(
 def _fit_head(
     model: PreferenceModel, items: Sequence[Item], held_out: Sequence[Item], config: TrainConfig, run: RunDir
 ) -> tuple[FitResult, Features]:
-    """Train the linear head alone, on hidden states that are computed once: after that, epochs cost next to nothing."""
+    """Train the linear head or the gate alone, on hidden states computed once: then epochs cost next to nothing."""
     import torch
 
     from prefeval.models import default_device
+    from reward_models.gating import adjust_for_verbosity
 
     model.to(default_device())
     features = _features(model, sorted({ids for item in (*items, *held_out) for ids in item.ids}), config, run)
 
     def loss_fn(module: nn.Module, batch: Sequence[Item]) -> LossOutput:
         rows = torch.stack([features[ids] for item in batch for ids in item.ids]).to(model.device)
-        return item_loss(model.head_outputs(rows), batch, config.head, config.loss)
+        return item_loss(model.head_outputs(rows), batch, model.head, config.loss, model.tie_value())
 
-    head = model.classifier.score
+    adjust_for_verbosity(model, items, features)
+    head = model.trained_head(config.trainable)
     fitted = _run_fit(head, items, held_out, loss_fn, lambda item: len(item.ids), lambda item: item.units, config, run)
     return fitted, features
 
@@ -156,7 +161,7 @@ def _run_fit(
 ) -> FitResult:
     def evaluate(module: nn.Module) -> dict[str, float]:
         batches = token_batches([cost(item) for item in held_out], config.fit.batch_tokens)
-        return _averages([loss_fn(module, [held_out[i] for i in batch]) for batch in batches])
+        return averages([loss_fn(module, [held_out[i] for i in batch]) for batch in batches])
 
     fitted = fit(
         module,
@@ -200,13 +205,6 @@ def _fast(config: TrainConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_runs_half(config, device))
 
 
-def _averages(outputs: Sequence[LossOutput]) -> dict[str, float]:
-    """Loss and metrics a unit over held-out items."""
-    weight = sum(out.weight for out in outputs)
-    rows = [{"loss": float(out.loss_sum.item()), **out.metrics} for out in outputs]
-    return {f"valid_{name}": sum(row[name] for row in rows) / weight for name in rows[0]}
-
-
 def _calibrated(config: TrainConfig, oracle: ModelOracle, validation: Sequence[PreferenceRecord]) -> dict[str, Any]:
     """Set the head's tau by the validation pairs and give the metrics on them with it.
 
@@ -236,7 +234,8 @@ def _calibrated(config: TrainConfig, oracle: ModelOracle, validation: Sequence[P
 def _describe(
     config: TrainConfig, model: PreferenceModel, items: Sequence[Item], held_out: Sequence[Item], count: int
 ) -> None:
-    wanted = f"ratings of {', '.join(config.head.attributes)}" if config.head.kind == "regression" else "labelled pairs"
+    rated = config.head.kind == "regression" and not config.head.gate.hidden
+    wanted = f"ratings of {', '.join(config.head.attributes)}" if rated else "labelled pairs"
     wanted = "terms of complete rankings" if config.loss.kind in RANKED else wanted
     if not items:
         raise DataError(f"no {wanted} to train on", file=config.data)

@@ -9,7 +9,8 @@ from typing import Any
 
 from prefeval.errors import DataError
 
-# Answers to choose from per subtask (chance = 1 / choices), as the board counted them.
+# Answers to choose from per subtask (chance = 1 / choices), as the board counted them; lm-eval 0.4.13's task files have
+# the same number of choices in all 24.
 BBH = {
     "boolean_expressions": 2, "causal_judgement": 2, "date_understanding": 6, "disambiguation_qa": 3,
     "formal_fallacies": 2, "geometric_shapes": 11, "hyperbaton": 2, "logical_deduction_five_objects": 5,

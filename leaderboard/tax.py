@@ -19,7 +19,11 @@ Z95 = 1.959963984540054
 def tax(argv: list[str]) -> int:
     """The command: the first file is the base, each other one is compared with it."""
     parser = argparse.ArgumentParser(
-        prog="prefeval tax", description="Scores of base and aligned models, normalised, with their differences."
+        prog="prefeval tax",
+        description="Scores of base and aligned models, normalised, with their differences.",
+        epilog="The files come from the harness (pip install 'prefeval[lm-eval]'): lm_eval --model hf --model_args "
+        "pretrained=DIR --tasks leaderboard --output_path OUT; chat models with --apply_chat_template "
+        "--fewshot_as_multiturn.",
     )
     parser.add_argument(
         "--results",

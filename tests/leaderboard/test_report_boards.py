@@ -121,6 +121,8 @@ def test_pairs_of_several_judges_are_in_percent_and_told_apart(tmp_path: Path) -
     assert "1. b (<j2>): 100.0" in words
     assert "(wins + ties / 2) / pairs against the other models, in percent" in words
     assert "as good as the others" in words
+    assert "verdicts of 2 judges do not compare" in words
+    assert "paired comparisons" not in words.split("Methods")[0]
 
 
 def test_runs_are_compared_in_one_report(tmp_path: Path) -> None:

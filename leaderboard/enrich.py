@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,19 @@ def with_findings(
     DataError for a bad human file.
     """
     votes = read_votes(human) if human else None
+    texts: Iterable[Answers] = answers
     paths = expand(files)
     if table.protocol != "alpaca_eval":
         given = [path for path in paths if is_answer_file(path)]
         paths = [path for path in paths if path not in set(given)]
-        answers = [*answers, *(one for path in given for one in read_answers(path))]
+        texts = chain(answers, (one for path in given for one in read_answers(path)))
         if table.protocol == "mt_bench" and prompts is None:
             prompts = _questions(data)
     bases = [str(b) for row in table.rows for b in row.breakdown.get("baselines", ())]
-    material = read_material(table.protocol, paths, answers, prompts, baseline=next(iter(bases), ""))
-    table = with_judges(with_social(table, seed=seed), material, votes=votes, spent=spent, seed=seed)
+    material = read_material(table.protocol, paths, texts, prompts, baseline=next(iter(bases), ""))
+    if len({row.judge for row in table.rows}) == 1:  # between models, verdicts of different judges do not compare
+        table = with_social(table, seed=seed)
+    table = with_judges(table, material, votes=votes, spent=spent, seed=seed)
     return replace(table, showcase=showcase(table, material), inputs=_inputs(expand(files), human, seed))
 
 

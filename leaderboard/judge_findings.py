@@ -53,9 +53,13 @@ def with_judges(
             *agreement_measures(rulings, pairs[judge], votes, seed),
         ]
         found.append({"judge": judge, **_counts(rulings, own), "cost": _cost(rulings, own), "measures": measures})
-    notes = [] if not material.left_out else [
-        f"The first {MOST:,} verdicts, by whole files, are looked at; {material.left_out} files are left out."
-    ]  # fmt: skip
+    notes = []
+    if material.left_out:
+        notes.append(
+            f"The first {MOST:,} verdicts, by whole files, are looked at; {material.left_out} files are left out."
+        )
+    if material.texts_left_out:
+        notes.append("The answers are too large to be kept: only those of the first models are looked at.")
     return replace(table, judges={"judges": found, "notes": notes}) if found else table
 
 

@@ -100,12 +100,16 @@ def _benchmark(run: RunRecord, file: str, table: Mapping[str, Any], rows: list[d
     compared = run.files.get(file.replace("leaderboard.json", "comparisons.json"))
     listed = compared if isinstance(compared, list) else []
     pairs = [c for c in listed if isinstance(c, dict) and isinstance(c.get("difference"), dict)]
-    if pairs:
+    if several:
+        blocks.append(
+            f"Models are not compared with one another here: verdicts of {len(judges)} judges do not compare."
+        )
+    elif pairs:
         blocks.append(_comparison_table(pairs))
     dots = category_figure(rows, style, limits)
-    blocks += [dots] if dots else []
-    scatter = length_figure(rows, style, _UNIT.get(str(table.get("protocol")), "characters"))
-    blocks += [scatter] if scatter else []
+    unit = _UNIT.get(str(table.get("protocol")), "characters")
+    scatter = None if several else length_figure(rows, style, unit)
+    blocks += [figure for figure in (dots, scatter) if figure]
     between = social_section(f"between-{run.name}-{name}", table.get("social"))
     judges_part = judges_section(f"judges-{run.name}-{name}", table.get("judges"))
     answers = browser(f"answers-{run.name}-{name}", run.files.get(file.replace("leaderboard.json", ANSWERS)))

@@ -13,7 +13,7 @@ from leaderboard.report_text import Figure, Legend, Style, clean, cut, esc, esti
 from prefeval.stats import Estimate
 
 _CATEGORIES = 16  # at most
-_LEFT, _PLOT, _TOP, _LINE, _GAP = 128, 440, 30, 13, 14  # pixels: names, scale, title, a model, between categories
+_LEFT, _PLOT, _TOP, _LINE, _GAP = 104, 252, 30, 13, 14  # pixels: names, scale, title, a model, between categories
 
 
 def category_figure(rows: Sequence[Mapping[str, Any]], style: Style, limits: tuple[float, float]) -> Figure | None:
@@ -28,7 +28,7 @@ def category_figure(rows: Sequence[Mapping[str, Any]], style: Style, limits: tup
     caption = "Scores by category; whiskers are 95% intervals over the category's questions, "
     caption += f"n = {_counts(names, shown)}."
     caption += f" The first {len(shown)} models; {left} more are in leaderboard.json." if left else ""
-    return Figure((plot,), caption, tuple(Legend(i, name) for i, (name, _) in enumerate(shown)), layout="natural")
+    return Figure((plot,), caption, tuple(Legend(i, name) for i, (name, _) in enumerate(shown)), layout="panels")
 
 
 def _categories(row: Mapping[str, Any]) -> dict[str, Estimate]:
@@ -71,7 +71,7 @@ def _dots(
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
     for i, name in enumerate(names):
         y = _TOP + i * row
-        parts.append(f'<text x="{_LEFT - 10}" y="{y + row / 2 + 4:.1f}" text-anchor="end">{esc(cut(name, 18))}</text>')
+        parts.append(f'<text x="{_LEFT - 10}" y="{y + row / 2 + 4:.1f}" text-anchor="end">{esc(cut(name, 16))}</text>')
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + _PLOT}" y1="{y}" y2="{y}"/>')
         for slot, (model, found) in enumerate(shown):
             if name in found:

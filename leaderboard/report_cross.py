@@ -128,4 +128,5 @@ def _correlation(found: Estimate) -> Cell:
 
 
 def _judge(rows: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(sorted({clean(r.get("judge") or "") for r in rows} - {""})) or "no judge named"
+    found = sorted({clean(r.get("judge") or "") for r in rows} - {""})
+    return f"{len(found)} judges" if len(found) > 1 else next(iter(found), "no judge named")

@@ -7,7 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from leaderboard.measures import MEANINGS, Meaning
-from leaderboard.report_text import Cell, Column, Grid, Section, Tone, cell, clean, estimate, plain, real, redact, show
+from leaderboard.report_text import (
+    Cell,
+    Column,
+    Grid,
+    Section,
+    Tone,
+    cell,
+    clean,
+    estimate,
+    in_words,
+    listed,
+    plain,
+    real,
+    redact,
+    show,
+)
 from prefeval.stats import Estimate
 
 _JUDGES = 8  # columns at most
@@ -42,6 +57,28 @@ def judges_section(id_: str, value: Any) -> Section | None:
     return Section(id_, title, (lead, Grid("Judge diagnostics", columns, tuple(rows), tuple(notes))))
 
 
+def marked_judges(table: Mapping[str, Any]) -> list[str]:
+    """A sentence for each judge of a leaderboard.json whose verdicts show a bias beyond doubt."""
+    value = table.get("judges")
+    found = value.get("judges") if isinstance(value, Mapping) else None
+    sentences = []
+    for judge in found if isinstance(found, list) else []:
+        told = []
+        for one in _measures(judge) if isinstance(judge, Mapping) else []:
+            meaning = MEANINGS[one["name"]]
+            if "why" not in one and _tone(_estimate(one), meaning.fair):
+                told.append(f"{meaning.title} {in_words(_estimate(one), meaning.style, clean(one.get('unit') or ''))}")
+        if told:
+            name = redact(judge.get("judge") or "the judge")
+            sentences.append(f"On {clean(table.get('benchmark'))}, the verdicts of {name} show signs of bias: {listed(told)}.")
+    return sentences
+
+
+def _estimate(one: Mapping[str, Any]) -> Estimate:
+    values = {"v": one.get("point"), "v_low": one.get("low"), "v_high": one.get("high")}
+    return estimate(values, "v", one.get("n"), one.get("n_failed"))
+
+
 def _measures(judge: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     found = judge.get("measures")
     listed = found if isinstance(found, list) else []
@@ -68,8 +105,7 @@ def _measured(measures: list[Mapping[str, Any]], name: str, meaning: Meaning) ->
     one = next((m for m in measures if m["name"] == name), None)
     if one is None or "why" in one:
         return _unknown(one.get("why") if one else "not among this judge's measures", "not measurable")
-    found = estimate({"v": one.get("point"), "v_low": one.get("low"), "v_high": one.get("high")}, "v",
-                     one.get("n"), one.get("n_failed"))  # fmt: skip
+    found = _estimate(one)
     return cell(found, meaning.style, _tone(found, meaning.fair), clean(one.get("unit") or ""))
 
 

@@ -30,7 +30,9 @@ def social_section(id_: str, value: Any) -> Section | None:
     if drawn is not None:
         counts = [c for i, row in enumerate(value["shared"]) for c in row[:i]]
         note = "Share of common questions on which the row's model does better than the column's, ties half; "
-        note += f"{min(counts)} to {max(counts)} common questions a pair, without intervals."
+        least, most = min(counts), max(counts)
+        asked = f"{least}" if least == most else f"{least} to {most}"
+        note += f"{asked} common questions a pair, without intervals."
         note += f" The first {_DRAWN} of {len(names)} models." if len(names) > _DRAWN else ""
         blocks.append(Figure((drawn,), note, layout="natural"))
     blocks.append(_orders(names, value))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from leaderboard.report_alignment import ORACLES, oracles_of, probed, probes
 from leaderboard.report_boards import score_of, score_unit
 from leaderboard.report_chain import best_policy
+from leaderboard.report_judges import marked_judges
 from leaderboard.report_read import Evidence, RunRecord
 from leaderboard.report_scores import contest_rows, warnings_of
 from leaderboard.report_text import clean, estimate, in_words, known, listed, show
@@ -131,6 +132,7 @@ def _bench(run: RunRecord) -> list[str]:
             top += f", before {clean(rows[1].get('name'))} with {in_words(score_of(rows[1]), style)}; "
             top += compared(score_of(rows[0]), score_of(rows[1]))
         sentences.append(f"{top}.")
+        sentences += marked_judges(table)
     return sentences
 
 

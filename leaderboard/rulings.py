@@ -7,7 +7,7 @@ them, repeated ones included. At most MOST verdicts are read, whole files at a t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from prefeval.judges.base import UNREADABLE
 
 MOST = 30_000  # verdicts: their texts take about 100 MB
 FAILED_CALL = "failed call"
+_TEXTS = 100_000_000  # characters of answers that are kept
 _ERROR_TEXT = "$ERROR$"  # FastChat's judgment of a call that failed
 _WORDS = 4000  # characters of a judgment that are kept
 TextKey = tuple[str, str, int]  # model, question, turn
@@ -51,7 +52,7 @@ class Ruling:
 class Material:
     """The rulings, the answers that they are about, and the questions' turns, as far as these are known.
 
-    `left_out` counts the files that were not read because the bound was reached.
+    `left_out` counts the verdict files, and `texts_left_out` says whether answers, were not read because of the bounds.
     """
 
     protocol: str
@@ -61,12 +62,13 @@ class Material:
     categories: dict[str, str] = field(default_factory=dict)
     baselines: set[str] = field(default_factory=set)
     left_out: int = 0
+    texts_left_out: bool = False
 
 
 def read_material(
     protocol: str,
     files: Sequence[str | Path],
-    answers: Sequence[Answers] = (),
+    answers: Iterable[Answers] = (),
     prompts: Mapping[str, tuple[str, ...]] | None = None,
     *,
     baseline: str = "",
@@ -80,9 +82,14 @@ def read_material(
             found.left_out = len(files) - i
             break
         found.rulings += readers[protocol](file, found, baseline)
+    size = 0
     for one in answers:
+        if size > _TEXTS:
+            found.texts_left_out = True
+            break
         for key, answer in one.items.items():
             found.texts |= {(one.model, key, turn): text for turn, text in enumerate(answer.turns, 1)}
+            size += sum(map(len, answer.turns))
             if answer.prompt:
                 found.prompts.setdefault(key, (answer.prompt,))
     return found

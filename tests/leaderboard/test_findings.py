@@ -45,7 +45,7 @@ def test_condorcets_example_depends_on_the_rule(tmp_path: Path) -> None:
     page = words(table, tmp_path)
     assert "&lt;a&gt; beats every other model by majority (Condorcet winner). No circle of three." in page
     assert "It depends on it for 1: " in page
-    assert "81 to 81 common questions a pair" in page
+    assert "ties half; 81 common questions a pair" in page
     assert "<a>" not in page.replace("<a ", "")
     assert "<script" not in page
 

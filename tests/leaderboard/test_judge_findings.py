@@ -125,6 +125,23 @@ def test_grades_have_no_order_but_a_length(tmp_path: Path) -> None:
     assert found["judges"][0]["reasons"] == {"unreadable verdict": 1}
 
 
+def test_what_is_read_is_bounded_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from leaderboard import rulings
+    from leaderboard.answers import Answer, Answers
+
+    monkeypatch.setattr(rulings, "MOST", 3)
+    monkeypatch.setattr(rulings, "_TEXTS", 10)
+    files = [write_lines(tmp_path / f"{i}.jsonl", [grade_row(q, f"m{i}", 5) for q in (1, 2)]) for i in range(4)]
+    answers = [Answers(f"m{i}", {"1": Answer("1", ("eleven long",))}) for i in range(3)]
+    material = read_material("mt_bench", files, iter(answers))
+    assert (len(material.rulings), material.left_out) == (4, 2)  # whole files
+    assert (sorted(material.texts), material.texts_left_out) == ([("m0", "1", 1)], True)
+    found = with_judges(make_table("b", "mt_bench", []), material).judges
+    assert found is not None
+    assert "2 files are left out" in found["notes"][0]
+    assert "only those of the first models" in found["notes"][1]
+
+
 def test_a_task_judged_twice_tells_repeatability(tmp_path: Path) -> None:
     rows = [grade_row(1, "m", s, user_prompt="p1") for s in (7, 7, 6)] + [grade_row(2, "m", 5, user_prompt="p2")] * 2
     rows += [grade_row(3, "m", 5, user_prompt="old answer"), grade_row(3, "m", 9, user_prompt="new answer")]
@@ -207,6 +224,7 @@ def test_the_command_writes_and_shows_it(tmp_path: Path, capsys: pytest.CaptureF
     assert "not measurable<small>the answers are not among the files</small>" in words
     assert "not known<small>the files hold no prices</small>" in words
     assert "kappa with people" in words
+    assert "the verdicts of &lt;b&gt;evil&lt;/b&gt; show signs of bias: order effect 37.5% [" in words  # six of eight pairs
     stored = json.loads((tmp_path / "out" / "leaderboard.json").read_text())["judges"]["judges"][0]
     assert {"swap_consistency", "human_kappa"} <= {m["name"] for m in stored["measures"]}
     bare = board_page(as_dict(make_table("b", "mt_bench", [])), [], tmp_path, "prefeval leaderboard")

@@ -38,7 +38,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = command_parser(
         "answer", "A model's answers to a benchmark, written as the original's own tools read them."
     )
-    parser.add_argument("--model", required=True, metavar="SPEC", help="folder, hub id, server:MODEL@URL, answers:FILE")
+    kinds = "folder, hub id, server:MODEL@URL, mix:0.5*SPEC+0.5*SPEC, best-of-N[ORACLE]:SPEC, answers:FILE"
+    parser.add_argument("--model", required=True, metavar="SPEC", help=kinds)
     parser.add_argument("--name", default="", help="the model's name in the file (default: the spec)")
     benchmark_arguments(parser)
     parser.add_argument("--max-new-tokens", type=positive, default=512, metavar="N", help="longest reply, in tokens")
@@ -70,7 +71,8 @@ def _settings(args: argparse.Namespace, benchmark: Benchmark) -> AnswerSettings:
 
     params = SamplingParams(args.max_new_tokens, 0.0)
     settings = AnswerSettings(params, args.seed, args.instruction, args.temperature, args.samples)
-    if (args.samples > 1 or args.best_of) and not any(settings.temperature_of(p) for p in benchmark.prompts()):
+    several = args.samples > 1 or args.best_of or args.model.startswith(("best-of-", "nash-of-"))
+    if several and not any(settings.temperature_of(p) for p in benchmark.prompts()):
         raise ConfigError("at temperature 0 all samples of a prompt are the same: give a --temperature above 0")
     return settings
 
@@ -87,7 +89,9 @@ def _open(args: argparse.Namespace) -> Generator:
         store = Store(args.out / "store.sqlite")
         generator: Generator = open_server(args.model, name=args.name or args.model, store=store)
     else:
-        generator = open_generator(args.model, name=args.name or args.model)
+        from reward_models.oracles import open_oracle
+
+        generator = open_generator(args.model, name=args.name or args.model, open_oracle=open_oracle)
     if args.strip_reasoning:
         from prefeval.generate.reasoning import WithoutReasoning
 
@@ -172,9 +176,11 @@ def template_of(generator: Any) -> str | None:
 
 def identity(spec: str) -> list[Any]:
     """A spec and, where it names files, their sizes and times: a model trained anew under its old path is another."""
+    from prefeval.models import fingerprint
+
     for text in (spec, spec.partition(":")[2]):
         path = Path(text)
         if text and path.exists():
             files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
             return [spec, [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
-    return [spec]
+    return [spec, fingerprint(spec)] if spec.startswith(("mix:", "best-of-", "nash-of-")) else [spec]

@@ -102,8 +102,9 @@ def open_judge(spec: str, store: str | Path | None = None, limits: Limits | None
 
 def _open_model(model: ModelSpec) -> Generator:
     from prefeval.generate import open_generator
+    from reward_models.oracles import open_oracle
 
-    return open_generator(model.spec, name=model.name)
+    return open_generator(model.spec, name=model.name, open_oracle=open_oracle)
 
 
 def _all_answers(

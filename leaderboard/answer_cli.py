@@ -37,7 +37,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = command_parser(
         "answer", "A model's answers to a benchmark, written as the original's own tools read them."
     )
-    parser.add_argument("--model", required=True, metavar="SPEC", help="folder, hub id, server:MODEL@URL, answers:FILE")
+    kinds = "folder, hub id, server:MODEL@URL, mix:0.5*SPEC+0.5*SPEC, best-of-N[ORACLE]:SPEC, answers:FILE"
+    parser.add_argument("--model", required=True, metavar="SPEC", help=kinds)
     parser.add_argument("--name", default="", help="the model's name in the file (default: the spec)")
     benchmark_arguments(parser)
     parser.add_argument("--max-new-tokens", type=positive, default=512, metavar="N", help="longest reply, in tokens")
@@ -69,7 +70,8 @@ def _settings(args: argparse.Namespace, benchmark: Benchmark) -> AnswerSettings:
 
     params = SamplingParams(args.max_new_tokens, 0.0)
     settings = AnswerSettings(params, args.seed, args.instruction, args.temperature, args.samples)
-    if (args.samples > 1 or args.best_of) and not any(settings.temperature_of(p) for p in benchmark.prompts()):
+    several = args.samples > 1 or args.best_of or args.model.startswith(("best-of-", "nash-of-"))
+    if several and not any(settings.temperature_of(p) for p in benchmark.prompts()):
         raise ConfigError("at temperature 0 all samples of a prompt are the same: give a --temperature above 0")
     return settings
 

@@ -104,7 +104,9 @@ def open_answerer(spec: str, name: str, store: Path) -> Generator:
     from prefeval.generate import open_generator
 
     if not spec.startswith("server:"):
-        return open_generator(spec, name=name)
+        from reward_models.oracles import open_oracle
+
+        return open_generator(spec, name=name, open_oracle=open_oracle)
     from prefeval.generate.server import open_server
     from prefeval.store import Store
 
@@ -113,12 +115,14 @@ def open_answerer(spec: str, name: str, store: Path) -> Generator:
 
 def identity(spec: str) -> list[Any]:
     """A spec and, where it names files, their sizes and times: a model trained anew under its old path is another."""
+    from prefeval.models import fingerprint
+
     for text in (spec, spec.partition(":")[2]):
         path = Path(text)
         if text and path.exists():
             files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
             return [spec, [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
-    return [spec]
+    return [spec, fingerprint(spec)] if spec.startswith(("mix:", "best-of-", "nash-of-")) else [spec]
 
 
 def sample_benchmark(

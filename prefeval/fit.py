@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from prefeval.errors import ConfigError
-from prefeval.log import progress
+from prefeval.fit_stop import FitStop
 from prefeval.runs import MetricsLog
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class FitConfig:
     checkpoint_seconds: float = 300.0  # 0 = by steps alone
     seed: int = 0
     report_to: tuple[str, ...] = ()  # accelerate's trackers: tensorboard, wandb, ...
+    stop: FitStop = field(default_factory=FitStop)
 
     def __post_init__(self) -> None:
         rules = {
@@ -91,8 +92,9 @@ class FitResult:
     """What a fit did, earlier sessions of a resumed one included.
 
     `seconds` is training time, `tokens` the summed cost of the items seen, `final` the last logged values, `evaluation`
-    the last values of `evaluate`; `stopped_early` says that max_steps came before the epochs were over. After a bf16
-    fit `masters` are the exact weights behind the model's rounded ones: drop the result to free them.
+    the last values of `evaluate`; `stopped_early` says that the epochs were not over, because of max_steps or for the
+    `stop_reason`. After a bf16 fit `masters` are the exact weights behind the model's rounded ones: drop the result to
+    free them.
     """
 
     steps: int
@@ -101,6 +103,7 @@ class FitResult:
     final: dict[str, float]
     evaluation: dict[str, float]
     stopped_early: bool
+    stop_reason: str = ""
     masters: dict[str, Tensor] | None = field(default=None, repr=False)
 
     def summary(self) -> dict[str, Any]:
@@ -153,16 +156,10 @@ def fit(
     ValueError when `loss_fn` counts other units than `units`; KeyboardInterrupt after saving, on Ctrl-C.
     """
     from prefeval.fit_loop import FitLoop
-    from prefeval.processes import interruptible
 
     if not items:
         raise ConfigError(f"{stage}: there is nothing to train on (no items)")
+    if config.stop.patience and evaluate is None:
+        raise ConfigError(f"{stage}: fit.stop.patience needs held-out items, and there are none")
     run = FitLoop(model, items, loss_fn, config, cost, units, Path(state_dir), stage, metrics)
-    with run.prepared(), interruptible() as interrupts, progress(title, run.total - run.step) as bar:
-        while run.step < run.total:
-            run.advance()
-            if evaluate is not None and (run.is_last or (evaluate_every and run.step % evaluate_every == 0)):
-                run.evaluate(evaluate)
-            run.checkpoint(stop=bool(interrupts))
-            bar.advance(1, f"loss {run.last['loss']:.4g}" if run.last else "")
-    return run.result()
+    return run.play(evaluate, evaluate_every, title)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,40 +18,20 @@ from prefeval.checkpoint import generator_states, load_checkpoint, save_checkpoi
 from prefeval.errors import RunError
 from prefeval.files import sha256_json, write_json
 from prefeval.fit import FitConfig, FitResult, LossOutput
-from prefeval.log import logger
+from prefeval.fit_pace import Pace
+from prefeval.fit_stop import Stopper
+from prefeval.fit_window import Window, add, numbers
+from prefeval.log import logger, progress
 from prefeval.memory import Releaser
 from prefeval.modes import gradient_checkpointing, unchanged
 from prefeval.optim import MasterAdamW, learning_rate_factor, resolve_precision
-from prefeval.processes import Processes
+from prefeval.processes import Processes, interruptible
 from prefeval.runs import MetricRow, MetricsLog
 from prefeval.seeds import derive_seed
 
 T = TypeVar("T")
 # what may change between a kill and a resume: none of it is part of the mathematics of the fit
 _FREE = ("batch_tokens", "gradient_checkpointing", "log_every", "checkpoint_every", "checkpoint_seconds", "report_to")
-_SAVE_SHARE = 20.0  # a checkpoint by steps must protect this many times the seconds that its writing takes
-_SAVE_FREE = 0.5  # seconds; a faster write is never put off
-_DISK = 5e8  # bytes per second, a guess until the first write is timed
-
-
-@dataclass
-class _Window:
-    """Sums over the steps since the last row of the log."""
-
-    loss: float = 0.0
-    units: float = 0.0
-    weight: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def values(self) -> dict[str, float]:
-        means = {name: value / (self.weight or 1.0) for name, value in self.metrics.items()}
-        return {
-            "loss": self.loss / self.units,
-            "tokens_per_second": self.tokens / max(self.seconds, 1e-9),
-            **means,
-        }
 
 
 class FitLoop(Generic[T]):
@@ -83,17 +63,33 @@ class FitLoop(Generic[T]):
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.last: dict[str, float] = {}
         self.evaluation: dict[str, float] = {}
-        self.window = _Window()
-        self.saved_step, self.saved_at, self.save_seconds = 0, time.monotonic(), 0.0
+        self.window, self.stopper = Window(), Stopper(config.stop, stage)
+        self.rate, self.norm = 0.0, 0.0
+        self.pace = Pace(config)
         self.release = Releaser(5.0)
 
     @property
     def is_last(self) -> bool:
-        return self.step == self.total
+        return self.step == self.total or bool(self.stopper.reason)
 
     @property
     def epoch(self) -> float:
         return self.step / steps_per_epoch(len(self.items), self.config.batch_size)
+
+    def play(
+        self, evaluate: Callable[[nn.Module], dict[str, float]] | None, evaluate_every: int, title: str
+    ) -> FitResult:
+        """All steps that are left."""
+        with self.prepared(), interruptible() as interrupts, progress(title, self.total - self.step) as bar:
+            while not self.is_last:
+                self.advance()
+                if evaluate is not None and (self.is_last or (evaluate_every and self.step % evaluate_every == 0)):
+                    self.evaluate(evaluate)
+                self.checkpoint(stop=bool(interrupts))
+                bar.advance(1, f"loss {self.last['loss']:.4g}" if self.last else "")
+        if self.stopper.reason:
+            logger.info("%s: ended after step %d of %d: %s", self.stage, self.step, self.total, self.stopper.reason)
+        return self.result()
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -109,7 +105,7 @@ class FitLoop(Generic[T]):
                 weight_decay=config.weight_decay,
             )
             try:
-                self.save_seconds = 12 * sum(m.numel() for m in self.adam.masters) / _DISK
+                self.pace.expect(12 * sum(m.numel() for m in self.adam.masters))
                 self.processes.start_trackers(asdict(config))
                 torch.manual_seed(derive_seed("torch", self.seed, self.processes.rank))
                 self._restore()
@@ -128,28 +124,32 @@ class FitLoop(Generic[T]):
         self.processes.sum_(self.adam.gradients())
         norm = self.adam.gradient_norm()
         losses = torch.stack([o.loss_sum for o in outputs]).tolist() if outputs else []
-        sums = {"weight": math.fsum(o.weight for o in outputs), "metrics": _add([o.metrics for o in outputs])}
+        sums = {"weight": math.fsum(o.weight for o in outputs), "metrics": add([o.metrics for o in outputs])}
         ranks = self.processes.gather({"losses": losses, "parts": parts, **sums})
         self._refuse_bad(chosen, ranks, norm.item())
         rate = self.config.learning_rate * self._rate_factor()
         self.adam.update(rate, norm, self.config.max_grad_norm)
-        self.step += 1
+        self.step, self.rate, self.norm = self.step + 1, rate, norm.item()
         if self.processes.device.type == "cpu":  # batches of ever new shapes scatter the heap, which would keep growing
             self.release()
         self._count(chosen, total, ranks, time.perf_counter() - start)
         if self.step % self.config.log_every == 0 or self.is_last:
-            self._log(rate, norm.item())
+            self._log()
 
     def evaluate(self, evaluate: Callable[[nn.Module], dict[str, float]]) -> None:
         with unchanged(self.model, self.processes.device), torch.no_grad(), self._autocast():
-            self.evaluation = {name: float(value) for name, value in evaluate(self.model).items()}
+            found = {name: float(value) for name, value in evaluate(self.model).items()}
+        self.evaluation = numbers(self.processes.gather(found)[0])
+        self.stopper.see_evaluation(self.evaluation)
+        if self.is_last and self.window.units:
+            self._log()
         if self.metrics is not None:
             self.metrics.add(MetricRow("evaluation", self.stage, self.evaluation, step=self.step))
         self.processes.report({f"{self.stage}/{k}": v for k, v in self.evaluation.items()}, self.step)
 
     def checkpoint(self, *, stop: bool) -> None:
         """Save when it is due; when any process was told to stop, save and raise KeyboardInterrupt."""
-        wishes = self.processes.gather([stop, self._is_due()])
+        wishes = self.processes.gather([stop, self.pace.is_due(self.step, self.is_last)])
         stop = any(wish[0] for wish in wishes)
         if stop or wishes[0][1]:
             self._save()
@@ -161,7 +161,14 @@ class FitLoop(Generic[T]):
         if self.adam.split:
             masters = {n: m.detach() for n, m in zip(self.adam.names, self.adam.masters, strict=True)}
         return FitResult(
-            self.step, self.seconds, self.tokens, self.last, self.evaluation, self.stopped_early, masters=masters
+            self.step,
+            self.seconds,
+            self.tokens,
+            self.last,
+            self.evaluation,
+            self.stopped_early or bool(self.stopper.reason),
+            self.stopper.reason,
+            masters=masters,
         )
 
     def _parts(self, chosen: Sequence[int]) -> list[list[int]]:
@@ -204,9 +211,9 @@ class FitLoop(Generic[T]):
         )
 
     def _kept(self) -> str:
-        if not self.saved_step:
+        if not self.pace.step:
             return "No training state was saved yet."
-        return f"Step {self.saved_step} is kept in {self.state_dir}; the same command goes on from it."
+        return f"Step {self.pace.step} is kept in {self.state_dir}; the same command goes on from it."
 
     def _rate_factor(self) -> float:
         warmup = math.ceil(self.config.warmup_ratio * self.total - 1e-9)
@@ -215,38 +222,32 @@ class FitLoop(Generic[T]):
     def _count(self, chosen: Sequence[int], total: float, ranks: Sequence[Mapping[str, Any]], seconds: float) -> None:
         tokens = sum(self.costs[i] for i in chosen)
         self.seconds, self.tokens = self.seconds + seconds, self.tokens + tokens
-        window = self.window
-        window.loss += math.fsum(loss for r in ranks for loss in r["losses"])
-        window.weight += math.fsum(r["weight"] for r in ranks)
-        window.metrics = _add([window.metrics, *(r["metrics"] for r in ranks)])
-        window.units, window.tokens = window.units + total, window.tokens + tokens
-        window.seconds += seconds
+        self.window.add(ranks, total, tokens, seconds)
+        weight = math.fsum(r["weight"] for r in ranks) or 1.0
+        self.stopper.see_step({name: v / weight for name, v in add([r["metrics"] for r in ranks]).items()})
 
-    def _log(self, rate: float, norm: float) -> None:
-        self.last = {**self.window.values(), "learning_rate": rate, "grad_norm": norm, "epoch": self.epoch}
-        self.window = _Window()
+    def _log(self) -> None:
+        self.last = {
+            **self.window.values(),
+            "learning_rate": self.rate,
+            "grad_norm": self.norm,
+            "epoch": self.epoch,
+        }
+        self.window = Window()
         if self.metrics is not None:
             self.metrics.add(MetricRow("fit", self.stage, self.last, step=self.step))
         self.processes.report({f"{self.stage}/{k}": v for k, v in self.last.items()}, self.step)
-
-    def _is_due(self) -> bool:
-        config, since = self.config, time.monotonic() - self.saved_at
-        if config.checkpoint_seconds and since >= config.checkpoint_seconds:
-            return True
-        by_steps = config.checkpoint_every and self.step - self.saved_step >= config.checkpoint_every
-        cheap = self.save_seconds <= _SAVE_FREE or since >= _SAVE_SHARE * self.save_seconds
-        return bool(by_steps or self.is_last) and cheap
 
     def _save(self) -> None:
         start = time.monotonic()
         generators = {k: self.processes.gather_tensor(v) for k, v in generator_states(self.processes.device).items()}
         if self.processes.is_main:
             kept = ("step", "epoch", "tokens", "seconds", "last", "evaluation")
-            scalars = {**{name: getattr(self, name) for name in kept}, "window": asdict(self.window)}
+            scalars = {name: getattr(self, name) for name in kept}
+            scalars |= {"window": asdict(self.window), "stopper": self.stopper.state()}
             save_checkpoint(self.state_dir, {**self.adam.state(), **generators}, scalars, identity=self._identity())
         self.processes.wait()
-        self.saved_step, self.saved_at = self.step, time.monotonic()
-        self.save_seconds = self.saved_at - start
+        self.pace.saved(self.step, start)
 
     def _restore(self) -> None:
         device = self.processes.device
@@ -257,12 +258,13 @@ class FitLoop(Generic[T]):
         else:
             scalars = saved.scalars
             self.step, self.tokens, self.seconds = scalars["step"], scalars["tokens"], scalars["seconds"]
-            self.last, self.evaluation = _numbers(scalars["last"]), _numbers(scalars["evaluation"])
-            self.window = _Window(**{**scalars["window"], "metrics": _numbers(scalars["window"]["metrics"])})
+            self.last, self.evaluation = numbers(scalars["last"]), numbers(scalars["evaluation"])
+            self.window = Window(**{**scalars["window"], "metrics": numbers(scalars["window"]["metrics"])})
+            self.stopper.load_state(scalars["stopper"])
             self.adam.load_state(saved.tensors, self.step)
             mine = {k: v[self.processes.rank] for k, v in saved.tensors.items() if k.startswith("rng.")}
             set_generator_states(mine, device)
-            self.saved_step = self.step
+            self.pace.step = self.step
             logger.info("%s: going on after step %d of %d", self.stage, self.step, self.total)
         if self.metrics is not None:
             self.metrics.cut(self.stage, after_step=self.step)
@@ -286,16 +288,3 @@ class FitLoop(Generic[T]):
         if self.precision != "bf16_autocast":
             return nullcontext()
         return torch.autocast(self.processes.device.type, dtype=torch.bfloat16)
-
-
-def _add(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    sums: dict[str, float] = {}
-    for row in rows:
-        for name, value in row.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    return sums
-
-
-def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    """JSON has no NaN: it was written as null."""
-    return {name: math.nan if value is None else float(value) for name, value in values.items()}

@@ -6,6 +6,7 @@ Only safetensors are read, never pickled weights, and no remote code runs.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -163,10 +164,10 @@ def fingerprint(spec: str) -> str:
     """
     if Path(spec).is_dir():
         return _directory_hash(Path(spec))
-    parts = spec.removeprefix("ensemble:").split("+")
+    parts = re.split(r"([+*\[\]])", spec.removeprefix("ensemble:"))  # what joins specs: ensembles, mixtures, selections
     folders = [Path(part.partition(":")[2] or part).expanduser() for part in parts]
-    known = [_directory_hash(f) if f.is_dir() else part for f, part in zip(folders, parts, strict=True)]
-    return "+".join(known)
+    known = [_directory_hash(f) if part and f.is_dir() else part for f, part in zip(folders, parts, strict=True)]
+    return "".join(known)
 
 
 def save_causal(model: Any, tokenizer: Any, path: str | Path) -> Path:

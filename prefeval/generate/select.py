@@ -33,6 +33,7 @@ class SelectingGenerator:
     oracle: Oracle
     n: int = 8
     rule: Rule = "best"
+    title: str = ""  # its name where another one is wanted than what it does
 
     def __post_init__(self) -> None:
         if self.n < 2 or self.rule not in ("best", "nash"):
@@ -40,7 +41,7 @@ class SelectingGenerator:
 
     @property
     def name(self) -> str:
-        return f"{self.rule}-of-{self.n}:{self.generator.name}"
+        return self.title or f"{self.rule}-of-{self.n}:{self.generator.name}"
 
     def sample(self, prompts: Sequence[Prompt], k: int, params: SamplingParams, seed: int) -> list[list[Response]]:
         """k replies a prompt, each the choice among n of its own; k n replies are sampled and k n^2 pairs asked.

@@ -17,6 +17,7 @@ from prefeval.batching import step_batches
 from prefeval.checkpoint import clear_state, has_checkpoint
 from prefeval.errors import ConfigError, RunError
 from prefeval.fit import FitConfig, LossOutput, fit
+from prefeval.fit_stop import FitStop
 from prefeval.optim import learning_rate_factor, resolve_precision
 from prefeval.runs import MetricsLog
 from prefeval.seeds import derive_seed
@@ -422,13 +423,85 @@ def test_ctrl_c_saves_first(tmp_path):
 
 
 def test_slow_writes_are_put_off_unless_time_is_up(tmp_path, monkeypatch):
-    from prefeval import fit_loop
+    from prefeval import fit_pace
 
-    monkeypatch.setattr(fit_loop, "_DISK", 1e-6)  # a first guess of hours for one write
+    monkeypatch.setattr(fit_pace, "_DISK", 1e-6)  # a first guess of hours for one write
     run_fit(make_model(), tmp_path / "a", checkpoint_every=1)
     assert not has_checkpoint(tmp_path / "a")
     run_fit(make_model(), tmp_path / "b", checkpoint_every=0, checkpoint_seconds=1e-9)
     assert has_checkpoint(tmp_path / "b")
+
+
+# --- early stop ------------------------------------------------------------------------------------------------------
+
+
+def drifting(call=0):
+    """The loss `squared` with a metric `kl`: how far the weights are from where they began; killed at `call`."""
+    begun, calls = make_model(), 0
+
+    def loss(model, items):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Killed
+        out = squared(model, items)
+        pairs = zip(model.parameters(), begun.parameters(), strict=True)
+        out.metrics["kl"] = len(items) * sum((a - b).detach().abs().sum().item() for a, b in pairs)
+        return out
+
+    return loss
+
+
+def test_a_fit_ends_where_it_has_moved_far_enough_also_after_a_kill(tmp_path):
+    path = MetricsLog(tmp_path / "path.jsonl")
+    run_fit(make_model(), tmp_path / "path", loss=drifting(), metrics=path)
+    moved = [r.values["kl"] for r in path.rows()]
+    means = [sum(moved[i - 1 : i + 1]) / 2 for i in range(1, len(moved))]
+    limit = means[3] - 1e-9 * abs(means[3])
+    assert max(means[:3]) < limit  # so the first two steps whose mean is above are the fourth and the fifth
+    options = {"stop": FitStop(kl=limit, window=2), "checkpoint_every": 2, "log_every": 4}
+    whole, log = make_model(), MetricsLog(tmp_path / "whole.jsonl")
+    result = run_fit(whole, tmp_path / "whole", loss=drifting(), metrics=log, **options)
+    assert (result.steps, result.stopped_early) == (5, True)
+    assert "over 2 steps is above" in result.stop_reason
+    assert [r.step for r in log.rows()] == [4, 5]  # the last step is logged, full row or not
+    again, resumed = make_model(), MetricsLog(tmp_path / "resumed.jsonl")
+    for call in (3, 3):  # at the third step, then at the fifth: the window lies across a checkpoint
+        with pytest.raises(Killed):
+            run_fit(make_model(), tmp_path / "resumed", loss=drifting(call), metrics=resumed, **options)
+    assert run_fit(again, tmp_path / "resumed", loss=drifting(), metrics=resumed, **options).steps == 5
+    assert comparable(resumed) == comparable(log)
+    assert all(torch.equal(v, weights(whole)[k]) for k, v in weights(again).items())
+    assert run_fit(make_model(), tmp_path / "resumed", loss=drifting(1), **options).stop_reason == result.stop_reason
+
+
+def test_a_fit_ends_when_held_out_items_stop_gaining_also_after_a_kill(tmp_path):
+    """Evaluations 5, 4, 4.5, 4, 1 and two of patience: over after the fourth."""
+
+    def held_out(module):
+        seen.append(0)
+        return {"loss": (5.0, 4.0, 4.5, 4.0, 1.0)[len(seen) - 1]}
+
+    options = {"stop": FitStop(patience=2), "evaluate": held_out, "evaluate_every": 2, "checkpoint_every": 2}
+    seen: list[int] = []
+    result = run_fit(make_model(), tmp_path / "whole", **options, epochs=5.0)
+    assert (result.steps, len(seen)) == (8, 4)
+    assert result.stop_reason == "2 evaluations without a loss below 4"
+    seen.clear()
+    with pytest.raises(Killed):  # in the seventh step: three evaluations are behind, one without a gain
+        run_fit(make_model(), tmp_path / "resumed", **options, epochs=5.0, loss=killed_at(7))
+    assert run_fit(make_model(), tmp_path / "resumed", **options, epochs=5.0).steps == 8
+
+
+def test_signs_that_nothing_reports_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"fit\.stop\.kl: the loss reports no 'kl'"):
+        run_fit(make_model(), tmp_path / "a", stop=FitStop(kl=1.0))
+    with pytest.raises(ConfigError, match="needs held-out items"):
+        run_fit(make_model(), tmp_path / "b", stop=FitStop(patience=1))
+    with pytest.raises(ConfigError, match=r"reports no 'loss'; did you mean 'losses'"):
+        run_fit(make_model(), tmp_path / "c", stop=FitStop(patience=1), evaluate=lambda module: {"losses": 1.0})
+    with pytest.raises(ConfigError, match=r"fit\.stop"):
+        FitStop(window=0)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

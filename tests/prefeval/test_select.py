@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from prefeval.errors import RunError
-from prefeval.generate import SamplingParams
+from prefeval.errors import ConfigError, RunError
+from prefeval.generate import SamplingParams, open_generator
 from prefeval.generate.base import Generator
 from prefeval.generate.select import SelectingGenerator
+from prefeval.generate.specs import Selection, parse_mixture, parse_selection
 from prefeval.oracle import Group, MatrixOracle
 from prefeval.rules import open_rule
 from prefeval.seeds import rng
@@ -84,3 +85,41 @@ def test_candidates_whose_verdicts_failed_take_no_part() -> None:
             none.sample(PROMPTS, 1, PARAMS, seed=0)
     with pytest.raises(ValueError, match="n >= 2"):
         SelectingGenerator(Letters("a"), Cycle(), n=1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("mix:0.5*a+0.5*b", ((0.5, "a"), (0.5, "b"))),
+        ("mix:0.25*runs/a+b/final+.75*org/model@main", ((0.25, "runs/a+b/final"), (0.75, "org/model@main"))),
+        ("mix:1e-1*a+0.9*b", ((0.1, "a"), (0.9, "b"))),
+        ("runs/mix", None),
+    ],
+)
+def test_specs_of_mixtures(spec: str, expected: tuple[tuple[float, str], ...] | None) -> None:
+    assert parse_mixture(spec) == expected
+
+
+def test_specs_of_choices() -> None:
+    found = parse_selection("best-of-8[ensemble:rules:a+model:runs/b]:mix:0.5*a+0.5*b")
+    assert found == Selection("best", 8, "ensemble:rules:a+model:runs/b", "mix:0.5*a+0.5*b")
+    assert parse_selection("runs/best-of-8") is None
+    with pytest.raises(ConfigError, match="nothing here opens the oracle"):
+        open_generator("nash-of-2[rules:shorter]:quickstart")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mix:0.5*a", "two models or more"),
+        ("mix:a+b", "two models or more"),
+        ("mix:0.5*a+0.6*b", "sum to 1"),
+        ("mix:-0.5*a+1.5*b", "at least 0"),
+        ("mix:1.2.3*a+0.5*b", "no weight"),
+        ("best-of-1[rules:shorter]:a", "N >= 2"),
+        ("best-of-8:a", "best-of-N"),
+    ],
+)
+def test_unusable_specs(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_generator(spec)

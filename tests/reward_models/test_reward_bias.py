@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from prefeval.data.decontaminate import decontaminate
-from prefeval.oracle import PairwiseRule
+from prefeval.oracle import Ensemble, PairwiseRule
 from prefeval.types import Comparison, FloatArray, PairLabel, PreferenceRecord, Prompt
 from reward_models.baselines import FEATURES, SurfaceOracle, fit_surface, surface_features
 from reward_models.bias import by_confidence, by_strength, is_matched, length_bias, logistic_weights
@@ -274,3 +274,5 @@ def test_oracles_that_read_each_response_once_are_asked_whole() -> None:
     assert evaluate(oracle, [star], resamples=10)["n_cycle_records"] == 1
     rule = PairwiseRule("rule", lambda p, a, b: 0.5)
     assert evaluate(rule, [star], resamples=10)["n_cycle_records"] == 0
+    assert evaluate(Ensemble([oracle, oracle]), [star], resamples=10)["n_cycle_records"] == 1
+    assert evaluate(Ensemble([oracle, rule]), [star], resamples=10)["n_cycle_records"] == 0

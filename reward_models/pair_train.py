@@ -26,7 +26,7 @@ class PairTrainConfig(DataConfig):
     model: str = ""  # cross: an encoder; ab, justify: a causal language model
     kind: Literal["cross", "ab", "justify"] = "cross"  # justify learns from written comparisons, then the verdict
     max_length: int = 2048  # tokens of the prompt and both responses, for justify also of the comparison
-    comparison_tokens: int = 192  # justify: longer comparisons lose their end, also when served
+    comparison_tokens: int = 256  # justify: longer comparisons lose their end, also when served
     fit: FitConfig = field(default_factory=FitConfig)
     out: str = "runs/pair"
 

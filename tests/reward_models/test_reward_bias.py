@@ -230,7 +230,9 @@ def test_model_rates_and_the_stronger_model_rule_by_hand() -> None:
 def test_rivals_and_subsets_agree_with_paired_counts() -> None:
     records = rated_pairs(1)
     rivals = {"stronger_model": stronger_tables(records, model_rates(rated_pairs(2)))}
-    found = evaluate(PairwiseRule("longer", lambda p, a, b: float(len(a) > len(b))), records, rivals=rivals)
+    found = evaluate(
+        PairwiseRule("longer", lambda p, a, b: float(len(a) > len(b))), records, rivals=rivals, resamples=300
+    )
     rows = {row["rival"]: row for row in found["rivals"]}
     assert (rows["longer"]["difference"], rows["longer"]["accuracy"]) == (0.0, found["accuracy"])
     won = [p.p == 1.0 for r in records for p in r.pairs]  # the first of a pair is the stronger model

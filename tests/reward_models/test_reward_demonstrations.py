@@ -41,10 +41,10 @@ def test_the_gradient_is_that_of_inverse_reinforcement_learning() -> None:
     r = torch.tensor(rng.normal(size=5), requires_grad=True)
     policy = ref * np.exp(r.detach().numpy() / BETA)
     policy /= policy.sum()
-    own = torch.tensor(np.repeat(np.arange(5), np.round(1500 * ref).astype(int)))  # as often as the reference says
+    own = torch.tensor(np.repeat(np.arange(5), np.round(500 * ref).astype(int)))  # as often as the reference says
     total = sum(float(q) * demonstration_loss(r[torch.cat([torch.tensor([y]), own])]) for y, q in enumerate(shown))
     (gradient,) = torch.autograd.grad(total, r)
-    np.testing.assert_allclose(gradient.numpy(), (policy - shown) / BETA, atol=0.01)
+    np.testing.assert_allclose(gradient.numpy(), (policy - shown) / BETA, atol=0.015)
     assert np.abs(policy - shown).max() > 0.2  # there was something to find
 
 
@@ -53,10 +53,10 @@ def test_it_vanishes_where_the_policy_is_the_demonstrator() -> None:
     rng = np.random.default_rng(1)
     ref, shown = rng.dirichlet(np.full(4, 3.0)), rng.dirichlet(np.full(4, 3.0))
     r = torch.tensor(BETA * np.log(shown / ref), requires_grad=True)
-    own = torch.tensor(np.repeat(np.arange(4), np.round(1500 * ref).astype(int)))
+    own = torch.tensor(np.repeat(np.arange(4), np.round(500 * ref).astype(int)))
     total = sum(float(q) * demonstration_loss(r[torch.cat([torch.tensor([y]), own])]) for y, q in enumerate(shown))
     (gradient,) = torch.autograd.grad(total, r)
-    assert float(gradient.abs().max()) < 0.01
+    assert float(gradient.abs().max()) < 0.015
 
 
 def test_signs_and_the_limit_of_one_own_answer() -> None:

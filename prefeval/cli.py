@@ -17,8 +17,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "align": ("alignment.cli:align", "RECIPE: align a policy against an oracle"),
     "bench": ("leaderboard.cli:bench", "RECIPE: answers, verdicts, scores, report"),
     "run": ("prefeval.pipeline:run", "RECIPE: several of the commands above as one resumable run"),
-    "train-pair": ("reward_models.pair_train:train_pair_command", "RECIPE: train a pair model (cross encoder or A/B)"),
+    "train-pair": ("reward_models.pair_train:train_pair_command", "RECIPE: train a pair model (cross, A/B, justifier)"),
     "expo": ("reward_models.expo:expo_command", "go beyond a preference model, away from the one it started from"),
+    "demonstrations": (
+        "reward_models.demonstrations:demonstrations_command",
+        "written answers beside a policy's own: what a reward model is trained from",
+    ),
     "recipes": ("prefeval.pipeline:recipes", "list the built-in recipes"),
     "score": ("reward_models.cli:score", "P matrix per prompt from any oracle"),
     "evaluate": (

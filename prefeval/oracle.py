@@ -52,10 +52,12 @@ class TwoOrders(Protocol):
 class MatrixOracle:
     """Base for oracles that are defined by `matrix`: the other two questions follow from it.
 
-    Subclasses implement `matrix`; those with native log-odds (which do not saturate) override `scores` too.
+    Subclasses implement `matrix`; those with native log-odds (which do not saturate) override `scores` too, and those
+    that read a response once for all its pairs say so (`per_response`): whole groups cost them no more than one pair.
     """
 
     name: str = "oracle"
+    per_response: bool = False
 
     def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
         raise TypeError(f"{type(self).__name__} must define matrix()")
@@ -94,6 +96,7 @@ class Ensemble(MatrixOracle):
             raise ValueError("an ensemble needs at least one member")
         self.members = list(members)
         self.name = "ensemble:" + "+".join(m.name for m in members)
+        self.per_response = all(getattr(m, "per_response", False) for m in members)
 
     def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
         return [symmetrise(_nanmean(stack)) for stack in self.members_matrix(prompts, groups)]

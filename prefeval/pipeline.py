@@ -26,6 +26,10 @@ STEPS: dict[str, tuple[str, str]] = {
     "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
     "train": ("reward_models.config:TrainConfig", "reward_models.train:train"),
     "expo": ("reward_models.expo:ExpoConfig", "reward_models.expo:extrapolate"),
+    "demonstrations": (
+        "reward_models.demonstrations:DemonstrationConfig",
+        "reward_models.demonstrations:set_beside",
+    ),
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
     "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
     "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),

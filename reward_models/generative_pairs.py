@@ -1,32 +1,23 @@
-"""Pair models that are language models: the A/B model of RLHFlow (2405.07863) and the justifier, which argues first."""
+"""The pair model that is a language model read at its verdict, A or B (RLHFlow, 2405.07863); and `pair:` specs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prefeval import chat
 from prefeval.errors import ConfigError
 from prefeval.files import atomic_directory, read_json, write_json
-from prefeval.generate.base import SamplingParams
-from prefeval.generate.hf import HFGenerator
-from prefeval.judges.parse import parse
 from prefeval.models import hushed, load_causal, load_tokenizer
-from prefeval.types import Comparison, FloatArray, Prompt
+from prefeval.types import Comparison, Prompt
 from reward_models.forward import Layout
 from reward_models.pairwise import EncodedPairOracle, PairOracle
 
 _BUDGET = 8192
-_JUSTIFY = (
-    "Below are a conversation and two replies to it. Compare the replies: correctness first, then how well each does "
-    "what was asked. Neither their order nor their length is a merit. Write a short comparison, then end with [[A]] if "
-    "reply A is better, [[B]] if reply B is better, or [[C]] if they are equally good.\n\n"
-)
 
 
 def pair_text(item: Comparison) -> str:
@@ -78,12 +69,7 @@ class ABModel(nn.Module):
 
     def save_pretrained(self, path: str | Path) -> Path:
         """A plain causal language model; config.json also tells the kind of pair model. Written atomically."""
-        with atomic_directory(path) as folder, hushed():
-            self.model.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
-            pair = {"kind": "ab", "max_length": self.tokens.max_length}
-            write_json(folder / "config.json", {**read_json(folder / "config.json"), "pair": pair})
-        return Path(path)
+        return save_pair(self, path, {"kind": "ab", "max_length": self.tokens.max_length})
 
     @property
     def device(self) -> torch.device:
@@ -108,64 +94,41 @@ class ABOracle(EncodedPairOracle):
         return outputs[:, 0] - outputs[:, 1]
 
 
-class JustifierOracle(PairOracle):
-    """A language model writes a comparison and then its verdict: [[A]], [[B]] or [[C]] for a tie, greedily decoded.
-
-    A reply without a verdict is a failure (NaN), never a tie. `texts` keeps the last call's comparisons by their order.
-    """
-
-    def __init__(self, model: Any, tokenizer: Any, name: str, *, max_new_tokens: int = 256) -> None:
-        super().__init__(name)
-        self.texts: list[str] = []
-        self._generator = HFGenerator(model, tokenizer, name=name, batch_rows=16)
-        self._params = SamplingParams(max_new_tokens, temperature=0.0)
-
-    def shown(self, items: Sequence[Comparison]) -> FloatArray:
-        prompts = [Prompt.from_text(justify_text(item), id=str(n)) for n, item in enumerate(items)]
-        self.texts = [replies[0].text for replies in self._generator.sample(prompts, 1, self._params, seed=0)]
-        return np.array([verdict_log_odds(text) for text in self.texts], dtype=np.float64)
-
-
-def justify_text(item: Comparison) -> str:
-    """The question of a justifier."""
-    turns = "\n\n".join(f"<|{m.role}|>\n{m.content}" for m in item.prompt.messages)
-    return (
-        f"{_JUSTIFY}<|The Conversation|>\n{turns}\n<|End of the Conversation|>\n\n"
-        f"<|Reply A|>\n{item.first}\n<|End of Reply A|>\n\n<|Reply B|>\n{item.second}\n<|End of Reply B|>"
-    )
-
-
-def verdict_log_odds(text: str) -> float:
-    """+inf for a reply that ends in A, -inf for B, 0 for a tie, NaN where `mt_pair`'s labels are missing."""
-    parsed = parse("mt_pair", text)
-    if parsed.p_first is None:
-        return float("nan")
-    return {1.0: float("inf"), 0.0: float("-inf")}.get(parsed.p_first, 0.0)
+def save_pair(pair: Any, path: str | Path, told: Mapping[str, Any]) -> Path:
+    """A plain causal language model and its tokenizer; config.json also tells what kind of pair model it is."""
+    with atomic_directory(path) as folder, hushed():
+        pair.model.save_pretrained(folder)
+        pair.tokenizer.save_pretrained(folder)
+        write_json(folder / "config.json", {**read_json(folder / "config.json"), "pair": dict(told)})
+    return Path(path)
 
 
 def open_pair(spec: str, device: str) -> PairOracle:
-    """The oracle behind `pair:SPEC`: a cross encoder, an A/B model, or with `#justify` a justifier.
+    """The oracle behind `pair:SPEC`: a cross encoder, an A/B model or a justifier.
 
     A local directory tells its kind in config.json (`pair`), LLM-Blender's by `head_layer` weights; a causal language
-    model without either is an A/B model. Raises ConfigError for what is none of them.
+    model without either is an A/B model, or with `#justify` a justifier. Raises ConfigError for what is none of them.
     """
+    from reward_models.justifier import JustifierModel, JustifierOracle
     from reward_models.pairwise import CrossEncoder, CrossPairOracle
 
     path, _, mode = spec.partition("#")
     if mode not in ("", "justify"):
         raise ConfigError(f"oracle 'pair:{spec}': behind # only 'justify' is known, not '{mode}'")
-    name = f"pair:{spec}"
-    if mode == "justify":
-        return JustifierOracle(load_causal(path).to(device), load_tokenizer(path), name)
-    if _is_cross(Path(path)):
+    name, kind = f"pair:{spec}", mode or _kind(Path(path))
+    if kind == "justify":
+        return JustifierOracle(JustifierModel.from_pretrained(path).to(device), name)
+    if kind == "cross":
         return CrossPairOracle(CrossEncoder.from_pretrained(path).to(device), name)
     return ABOracle(ABModel.from_pretrained(path).to(device), name)
 
 
-def _is_cross(folder: Path) -> bool:
+def _kind(folder: Path) -> str:
+    """What the config.json of a directory says, 'ab' where it says nothing."""
     if not (folder / "config.json").is_file():
-        return False
+        return "ab"
     saved = read_json(folder / "config.json")
     if "pair" in saved:
-        return bool(saved["pair"].get("kind") == "cross")
-    return any("PairRM" in str(kind) for kind in saved.get("architectures") or []) or "candidate_maxlength" in saved
+        return str(saved["pair"].get("kind"))
+    blender = any("PairRM" in str(kind) for kind in saved.get("architectures") or []) or "candidate_maxlength" in saved
+    return "cross" if blender else "ab"

@@ -118,7 +118,7 @@ def _completed(
 def _ranked(
     record: PreferenceRecord, loss: LossConfig, encoded: Callable[[int], Encoded], prompt: tuple[Encoded, ...]
 ) -> list[Item]:
-    ranks = ranks_of(record)
+    ranks = ranks_of(record) or (winner_ranks(record) if loss.kind == "top_1" else None)
     if ranks is None:
         return []
     last = max(ranks)
@@ -140,6 +140,17 @@ def ranks_of(record: PreferenceRecord) -> tuple[int, ...] | None:
     ranks = tuple(levels.index(w) for w in wins.tolist())
     expected = [[0.5 if a == b else float(a < b) for b in ranks] for a in ranks]
     return ranks if len(levels) > 1 and np.array_equal(p, expected) else None
+
+
+def winner_ranks(record: PreferenceRecord) -> tuple[int, ...] | None:
+    """Rank 0 for the one response that outright beats each of the others, 1 for these; None where there is none.
+
+    What the others are worth among themselves is not asked, as a demonstration beside sampled answers has it.
+    """
+    p = gold_matrix(record)
+    np.fill_diagonal(p, 1.0)
+    best = np.flatnonzero((p == 1.0).all(axis=1))
+    return tuple(int(i != best[0]) for i in range(len(p))) if len(p) > 1 and len(best) else None
 
 
 def _rated(record: PreferenceRecord, head: HeadConfig, max_group: int, encoded: Callable[[int], Encoded]) -> list[Item]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefeval.errors import ConfigError, DataError
-from prefeval.fit import FitConfig, LossOutput, fit
+from prefeval.fit import FitConfig, FitResult, LossOutput, fit
 from prefeval.log import logger
 from prefeval.types import Comparison, PreferenceRecord
 from reward_models.data import DataConfig, load_splits
@@ -15,6 +15,7 @@ from reward_models.data import DataConfig, load_splits
 if TYPE_CHECKING:
     from prefeval.runs import RunDir
     from reward_models.generative_pairs import ABModel
+    from reward_models.justifier import JustifyItem
     from reward_models.pairwise import CrossEncoder
 
 
@@ -22,18 +23,19 @@ if TYPE_CHECKING:
 class PairTrainConfig(DataConfig):
     """A pair model from preference data. Raises ConfigError for a value out of range."""
 
-    model: str = ""  # cross: an encoder; ab: a causal language model
-    kind: Literal["cross", "ab"] = "cross"
-    max_length: int = 2048  # tokens of the prompt and both responses
+    model: str = ""  # cross: an encoder; ab, justify: a causal language model
+    kind: Literal["cross", "ab", "justify"] = "cross"  # justify learns from written comparisons, then the verdict
+    max_length: int = 2048  # tokens of the prompt and both responses, for justify also of the comparison
+    comparison_tokens: int = 256  # justify: longer comparisons lose their end, also when served
     fit: FitConfig = field(default_factory=FitConfig)
     out: str = "runs/pair"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind not in ("cross", "ab"):
-            raise ConfigError(f"kind '{self.kind}' is none of cross, ab")
-        if self.max_length < 16:
-            raise ConfigError(f"max_length must be at least 16, not {self.max_length}")
+        if self.kind not in ("cross", "ab", "justify"):
+            raise ConfigError(f"kind '{self.kind}' is none of cross, ab, justify")
+        if min(self.max_length, self.comparison_tokens) < 16:
+            raise ConfigError("max_length and comparison_tokens must be at least 16")
 
 
 @dataclass(frozen=True)
@@ -48,34 +50,68 @@ def train_pair(config: PairTrainConfig, run: RunDir) -> dict[str, Any]:
     """Train, evaluate on the held-out prompts, save to run/final. Raises DataError when no pair is left to train on."""
     from prefeval.checkpoint import clear_state
     from prefeval.files import write_json
-    from prefeval.models import default_device
     from reward_models.evaluate import evaluate
-    from reward_models.generative_pairs import ABModel, ABOracle
-    from reward_models.pairwise import CrossEncoder, CrossPairOracle
+    from reward_models.tested import test_stage
 
     training, validation = load_splits(config)
-    if config.kind == "cross":
-        cross = CrossEncoder.from_base(config.model, seed=config.seed, max_length=config.max_length)
-        fitted = fit_pair(cross, training, config, run)
-        oracle: Any = CrossPairOracle(cross.to(default_device()), f"pair:{run.path / 'final'}")
-    else:
-        ab = ABModel.from_pretrained(config.model, max_length=config.max_length)
-        fitted = fit_pair(ab, training, config, run)
-        oracle = ABOracle(ab.to(default_device()), f"pair:{run.path / 'final'}")
+    fitters = {"cross": _fitted_cross, "ab": _fitted_ab, "justify": _fitted_justifier}
+    oracle, fitted = fitters[config.kind](config, training, run)
     held_out = [r for r in validation if r.pairs]
     metrics = evaluate(oracle, held_out, seed=config.seed, resamples=config.resamples)
     oracle.model.save_pretrained(run.path / "final")
     write_json(run.path / "evaluation.json", metrics)
     clear_state(run.path / "fit")
-    return {"metrics": metrics, "fit": fitted.summary()}
+    result = {"metrics": metrics, "fit": fitted.summary()}
+    return {**result, "test": test_stage(config, run, "pair")} if config.tested else result
+
+
+def _fitted_cross(config: PairTrainConfig, records: Sequence[PreferenceRecord], run: RunDir) -> tuple[Any, FitResult]:
+    from prefeval.models import default_device
+    from reward_models.pairwise import CrossEncoder, CrossPairOracle
+
+    model = CrossEncoder.from_base(config.model, seed=config.seed, max_length=config.max_length)
+    fitted = fit_pair(model, records, config, run, cross_loss)
+    return CrossPairOracle(model.to(default_device()), _name(run)), fitted
+
+
+def _fitted_ab(config: PairTrainConfig, records: Sequence[PreferenceRecord], run: RunDir) -> tuple[Any, FitResult]:
+    from prefeval.models import default_device
+    from reward_models.generative_pairs import ABModel, ABOracle
+
+    model = ABModel.from_pretrained(config.model, max_length=config.max_length)
+    fitted = fit_pair(model, records, config, run, ab_loss)
+    return ABOracle(model.to(default_device()), _name(run)), fitted
+
+
+def _fitted_justifier(
+    config: PairTrainConfig, records: Sequence[PreferenceRecord], run: RunDir
+) -> tuple[Any, FitResult]:
+    from prefeval.chat import safe_pad_id
+    from prefeval.models import default_device
+    from reward_models.justifier import SPARE, JustifierModel, JustifierOracle, justify_items, justify_loss
+
+    limits = {"max_length": config.max_length, "max_new_tokens": config.comparison_tokens + SPARE}
+    model = JustifierModel.from_pretrained(config.model, **limits)
+    items, pad = justify_items(model, records, config.seed), safe_pad_id(model.tokenizer)
+    if not items:
+        raise DataError("no labelled pairs with a written comparison to learn from", file=config.data)
+
+    def loss_fn(module: Any, batch: Sequence[JustifyItem]) -> LossOutput:
+        return justify_loss(module, batch, pad, model.device)
+
+    fitted = _fit(model, items, loss_fn, config, run)
+    return JustifierOracle(model.to(default_device()), _name(run)), fitted
 
 
 def fit_pair(
-    model: CrossEncoder | ABModel, records: Sequence[PreferenceRecord], config: PairTrainConfig, run: RunDir
-) -> Any:
-    """Fit all weights in place, without dropout; resumes from run/fit if it is there."""
+    model: CrossEncoder | ABModel,
+    records: Sequence[PreferenceRecord],
+    config: PairTrainConfig,
+    run: RunDir,
+    loss: Callable[[Any, Sequence[float]], LossOutput],
+) -> FitResult:
+    """Fit a model that reads one sequence a pair, in place, without dropout; resumes from run/fit if it is there."""
     from reward_models.forward import run_ragged
-    from reward_models.generative_pairs import ABModel
 
     items = pair_items(model, records, config.seed)
     if not items:
@@ -84,12 +120,17 @@ def fit_pair(
     logger.info(
         "%d labelled pairs, %d of %d cut to %d tokens", len(items), tokens.truncated, tokens.encoded, tokens.max_length
     )
-    loss = ab_loss if isinstance(model, ABModel) else cross_loss
 
     def loss_fn(module: Any, batch: Sequence[PairItem]) -> LossOutput:
         outputs = run_ragged(module, [item.ids for item in batch], model.layout(config.fit.batch_tokens))
         return loss(outputs, [item.p for item in batch])
 
+    return _fit(model, items, loss_fn, config, run)
+
+
+def _fit(
+    model: Any, items: Sequence[Any], loss_fn: Callable[[Any, Any], LossOutput], config: PairTrainConfig, run: RunDir
+) -> FitResult:
     model.eval()
     fitted = fit(
         model, items, loss_fn, config.fit, cost=lambda item: len(item.ids), state_dir=run.path / "fit", stage="train",
@@ -97,6 +138,10 @@ def fit_pair(
     )  # fmt: skip
     fitted.export_masters(model)
     return fitted
+
+
+def _name(run: RunDir) -> str:
+    return f"pair:{run.path / 'final'}"
 
 
 def pair_items(model: CrossEncoder | ABModel, records: Sequence[PreferenceRecord], seed: int) -> list[PairItem]:

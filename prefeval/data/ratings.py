@@ -33,7 +33,8 @@ def read_strength(rows: Sequence[Row], out: Collector) -> None:
     """HelpSteer2-Preference and HelpSteer3: a strength in -3..3, negative where response 1 is better.
 
     p is 1 for the better response and 0.5 at strength 0; the margin is |strength|; -100 ("neither is valid") and null
-    are dropped.
+    are dropped. An annotator's elaboration is kept in meta["comparisons"] as [i, j, text], which calls response i
+    "Response 1" and j "Response 2".
     """
     names = ("response_1|response1", "response_2|response2")
     for row in rows:
@@ -49,7 +50,12 @@ def read_strength(rows: Sequence[Row], out: Collector) -> None:
         first_wins = p >= 0.5  # the better response comes first, as everywhere in pairs of this kind
         texts, fields = (texts, fields) if first_wins else (texts[::-1], fields[::-1])
         prompt = _steerlm_prompt(row, "prompt|context")
-        out.pair(row, prompt, texts, max(p, 1.0 - p), fields=fields, margin=abs(strength))
+        placed = out.pair(row, prompt, texts, max(p, 1.0 - p), fields=fields, margin=abs(strength))
+        words = row.values.get("preference_elaboration")
+        if placed is not None and isinstance(words, str) and words.strip():
+            group, better, other = placed
+            sides = [better, other] if first_wins else [other, better]
+            group.meta.setdefault("comparisons", []).append([*sides, words.strip()])
 
 
 def read_ratings(rows: Sequence[Row], out: Collector) -> None:
@@ -80,7 +86,8 @@ def read_multi_attribute(rows: Sequence[Row], out: Collector) -> None:
 def read_prometheus(rows: Sequence[Row], out: Collector) -> None:
     """Prometheus' evaluation sets: one text holds instruction, response and rubric; several graders gave 1..5.
 
-    `overall` is the mean of the scores. The prompt is the instruction alone; the rubric, which all responses to an
+    `overall` is the mean of the scores, meta["comments"] holds for each response the feedback whose score is nearest to
+    that mean. The prompt is the instruction alone; the rubric, which all responses to an
     instruction share, is kept in the record's meta, as is the question's number: in MT-Bench's second turns one
     question follows each model's own first reply, and splits must keep these prompts together.
     """
@@ -92,13 +99,29 @@ def read_prometheus(rows: Sequence[Row], out: Collector) -> None:
         if not isinstance(scores, Sequence) or isinstance(scores, str) or not scores:
             raise row.fail("must be a list of at least one score", "gpt4_score")
         cells = Row({f"gpt4_score[{k}]": s for k, s in enumerate(scores)}, row.position, row.file)
-        known = [v for v in (cells.number(name, 1.0, 5.0) for name in cells.values) if v is not None]
+        graded = [cells.number(name, 1.0, 5.0) for name in cells.values]
+        known = [v for v in graded if v is not None]
         messages = (Message("user", parts["prompt"].strip()),)
         overall = math.fsum(known) / len(known) if known else None
         out.rate(row, messages, parts["response"].strip(), {"overall": overall}, "instruction")
-        if parts["response"].strip():
+        response = parts["response"].strip()
+        if response:
+            group = out.group(row, messages)
             question = f"{row.values.get('dataset', '')} {row.values.get('idx', row.position)}"
-            out.group(row, messages).meta.update(rubric=parts["rubric"].strip(), question=question)
+            group.meta.update(rubric=parts["rubric"].strip(), question=question)
+            comments = group.meta.setdefault("comments", [])
+            comments += [""] * (len(group.texts) - len(comments))
+            comments[group.add(response)] = _nearest_comment(row, graded, overall)
+
+
+def _nearest_comment(row: Row, graded: Sequence[float | None], mean: float | None) -> str:
+    """The feedback text whose score is nearest to the mean, the first of equals; '' where there is none."""
+    texts = row.values.get("gpt4_feedback")
+    if mean is None or not isinstance(texts, Sequence) or isinstance(texts, str) or len(texts) != len(graded):
+        return ""
+    known = [(abs(grade - mean), k) for k, grade in enumerate(graded) if grade is not None]
+    text = texts[min(known)[1]]
+    return text.strip() if isinstance(text, str) else ""
 
 
 def read_ultrafeedback_raw(rows: Sequence[Row], out: Collector) -> None:

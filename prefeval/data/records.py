@@ -128,6 +128,9 @@ class Group:
         return PreferenceRecord(self.id, prompt, tuple(self.texts), tuple(self.pairs()), ratings, self.split, meta)
 
 
+Placed = tuple[Group, int, int]  # a record in the making and two of its responses
+
+
 class Collector:
     """Takes labelled pairs and rated responses from a reader and groups them into records by prompt and split.
 
@@ -165,9 +168,12 @@ class Collector:
         margin: float | None = None,
         source: str = "",
         models: tuple[str, str] = ("", ""),
-    ) -> None:
-        """The first text beats the second with probability `p`. `fields` names their columns for error messages."""
-        self.pair_votes(row, messages, texts, [p], fields=fields, margin=margin, source=source, models=models)
+    ) -> Placed | None:
+        """The first text beats the second with probability `p`. `fields` names their columns for error messages.
+
+        Gives the record and the indices of both texts in it, None for a dropped row.
+        """
+        return self.pair_votes(row, messages, texts, [p], fields=fields, margin=margin, source=source, models=models)
 
     def pair_votes(
         self,
@@ -180,19 +186,20 @@ class Collector:
         margin: float | None = None,
         source: str = "",
         models: tuple[str, str] = ("", ""),
-    ) -> None:
+    ) -> Placed | None:
         """As `pair`, with several labels of the same pair in one row."""
         self.report.sources[source] += len(votes)
         if not self._filled(row, messages, texts, fields):
-            return
+            return None
         if texts[0].strip() == texts[1].strip():
             self.drop("identical responses", row)
-            return
+            return None
         group = self.group(row, messages)
         i, j = (group.add(text, model) for text, model in zip(texts, models, strict=True))
         self.report.merged += (i, j, source) in group.labels or (j, i, source) in group.labels
         for p in votes:
             group.label(i, j, p, margin, source)
+        return group, i, j
 
     def rate(self, row: Row, messages: Messages, text: str, values: Mapping[str, float | None], field: str) -> None:
         """Ratings of one response (None = missing); a repeated response gets the mean."""

@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from prefeval.data.decontaminate import decontaminate
-from prefeval.oracle import PairwiseRule
+from prefeval.oracle import Ensemble, PairwiseRule
 from prefeval.types import Comparison, FloatArray, PairLabel, PreferenceRecord, Prompt
 from reward_models.baselines import FEATURES, SurfaceOracle, fit_surface, surface_features
 from reward_models.bias import by_confidence, by_strength, is_matched, length_bias, logistic_weights
@@ -230,7 +230,9 @@ def test_model_rates_and_the_stronger_model_rule_by_hand() -> None:
 def test_rivals_and_subsets_agree_with_paired_counts() -> None:
     records = rated_pairs(1)
     rivals = {"stronger_model": stronger_tables(records, model_rates(rated_pairs(2)))}
-    found = evaluate(PairwiseRule("longer", lambda p, a, b: float(len(a) > len(b))), records, rivals=rivals)
+    found = evaluate(
+        PairwiseRule("longer", lambda p, a, b: float(len(a) > len(b))), records, rivals=rivals, resamples=300
+    )
     rows = {row["rival"]: row for row in found["rivals"]}
     assert (rows["longer"]["difference"], rows["longer"]["accuracy"]) == (0.0, found["accuracy"])
     won = [p.p == 1.0 for r in records for p in r.pairs]  # the first of a pair is the stronger model
@@ -274,3 +276,5 @@ def test_oracles_that_read_each_response_once_are_asked_whole() -> None:
     assert evaluate(oracle, [star], resamples=10)["n_cycle_records"] == 1
     rule = PairwiseRule("rule", lambda p, a, b: 0.5)
     assert evaluate(rule, [star], resamples=10)["n_cycle_records"] == 0
+    assert evaluate(Ensemble([oracle, oracle]), [star], resamples=10)["n_cycle_records"] == 1
+    assert evaluate(Ensemble([oracle, rule]), [star], resamples=10)["n_cycle_records"] == 0

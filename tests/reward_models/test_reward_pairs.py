@@ -15,7 +15,7 @@ from prefeval.errors import ConfigError
 from prefeval.oracle import TwoOrders, check_complementary
 from prefeval.types import Comparison, Message, Prompt
 from reward_models.evaluate_cli import evaluate
-from reward_models.generative_pairs import ABModel, ABOracle, JustifierOracle, pair_text, verdict_log_odds
+from reward_models.generative_pairs import ABModel, ABOracle, pair_text
 from reward_models.oracles import open_oracle
 from reward_models.pair_train import train_pair_command
 from reward_models.pairwise import PREFIXES, CrossEncoder, CrossPairOracle
@@ -188,25 +188,6 @@ def test_ab_reads_the_next_token_distribution() -> None:
         full = torch.log_softmax(model.model(input_ids=ids).logits[0, -1], -1)
         found = model(ids, torch.tensor([ids.shape[1]]))[0]
     torch.testing.assert_close(found, full[list(model.tokens.verdicts)])
-
-
-def test_justifier_verdicts_and_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    replies = ["A is right. [[A]]", "[[B]] it is", "Equal. [[C]]", "no idea"]
-    assert [verdict_log_odds(r) for r in replies[:3]] == [np.inf, -np.inf, 0.0]
-    assert np.isnan(verdict_log_odds(replies[3]))
-    oracle = JustifierOracle(make_tiny_model(), make_tiny_tokenizer(), "j", max_new_tokens=4)
-    assert np.isnan(oracle.matrix([PROMPTS[0]], [("Red", "Green")])[0][0, 1])  # random weights say nothing readable
-    assert (oracle.consistency.failed, len(oracle.texts)) == (1, 2)
-    wins = {"Red": 2, "Green": 1, "Blue": 1}
-
-    def says(items: list[Comparison]) -> Any:
-        gaps = [wins[c.first] - wins[c.second] for c in items]
-        return np.array([verdict_log_odds("[[A]]" if g > 0 else "[[B]]" if g < 0 else "[[A]]") for g in gaps])
-
-    monkeypatch.setattr(oracle, "shown", says)
-    (p,) = oracle.matrix([PROMPTS[0]], [("Red", "Green", "Blue")])
-    assert p.tolist() == [[0.5, 1.0, 1.0], [0.0, 0.5, 0.5], [0.0, 0.5, 0.5]]  # always [[A]] in both orders is a draw
-    assert oracle.consistency.flipped == 1
 
 
 @pytest.mark.parametrize("kind", ["cross", "ab"])

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,7 @@ def _contest_title(name: str, *, several: bool) -> str:
     return f"Contest: {name}" if several else "Contest before the judge"
 
 
+@cache
 def _environment() -> Any:
     """Jinja with autoescape on for every template; every printed text is cleaned, markup of our own is not."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

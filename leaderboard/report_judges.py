@@ -70,9 +70,8 @@ def marked_judges(table: Mapping[str, Any]) -> list[str]:
                 told.append(f"{meaning.title} {in_words(_estimate(one), meaning.style, clean(one.get('unit') or ''))}")
         if told:
             name = redact(judge.get("judge") or "the judge")
-            sentences.append(
-                f"On {clean(table.get('benchmark'))}, the verdicts of {name} show signs of bias: {listed(told)}."
-            )
+            where = clean(table.get("benchmark"))
+            sentences.append(f"On {where}, the verdicts of {name} show signs of bias: {listed(told)}.")
     return sentences
 
 

@@ -224,9 +224,7 @@ def test_the_command_writes_and_shows_it(tmp_path: Path, capsys: pytest.CaptureF
     assert "not measurable<small>the answers are not among the files</small>" in words
     assert "not known<small>the files hold no prices</small>" in words
     assert "kappa with people" in words
-    assert (
-        "the verdicts of &lt;b&gt;evil&lt;/b&gt; show signs of bias: order effect 37.5% [" in words
-    )  # six of eight pairs
+    assert "the verdicts of &lt;b&gt;evil&lt;/b&gt; show signs of bias: order effect 37.5% [" in words
     stored = json.loads((tmp_path / "out" / "leaderboard.json").read_text())["judges"]["judges"][0]
     assert {"swap_consistency", "human_kappa"} <= {m["name"] for m in stored["measures"]}
     bare = board_page(as_dict(make_table("b", "mt_bench", [])), [], tmp_path, "prefeval leaderboard")

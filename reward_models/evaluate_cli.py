@@ -75,6 +75,8 @@ def _measure(args: argparse.Namespace, oracle: Any, records: Sequence[Preference
     metrics = measured(oracle, records, args.suite, seed=args.seed, resamples=args.resamples)
     if args.baseline:
         metrics["baseline"] = _surface(args, records)
+    if args.bound:
+        metrics |= _bounded(args, oracle, records)
     return metrics
 
 
@@ -118,6 +120,14 @@ def encoding_facts(oracle: Any, record: PreferenceRecord) -> dict[str, Any]:
     }
 
 
+def _bounded(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
+    from reward_models.sure import Pessimistic, sure_pairs
+
+    if not isinstance(oracle, Pessimistic):
+        raise ConfigError(f"--bound: {oracle.name} has no bound; give laplace:PATH or ensemble:SPEC+SPEC")
+    return sure_pairs(oracle, records, width=args.bound, resamples=args.resamples, seed=args.seed)
+
+
 def table(metrics: dict[str, Any]) -> str:
     """The main numbers, one a line, with their intervals."""
     lines = [f"n = {metrics['n']} decided pairs, {metrics['n_dropped']} dropped, {metrics['n_ties']} ties left out"]
@@ -125,6 +135,10 @@ def table(metrics: dict[str, Any]) -> str:
     if metrics.get("baseline"):
         b = metrics["baseline"]
         lines.append(_line("surface features", b["accuracy"], b["accuracy_low"], b["accuracy_high"]))
+    if metrics.get("sure"):
+        from reward_models.sure import sure_lines
+
+        lines += sure_lines(metrics["sure"])
     if metrics.get("position"):
         share = metrics["position"]["first_of_decided"]
         lines.append(_line("first shown wins", share, None, None) + f"  of {metrics['position']['decided']} decided")
@@ -157,5 +171,9 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         "--baseline", default=None, metavar="DATA", help="fit the surface-feature baseline on this data"
     )
     parser.add_argument("--out", required=True, help="directory for metrics.json")
+    parser.add_argument(
+        "--bound", type=float, default=0.0, metavar="B",
+        help="also accuracy where the lower bound, B standard deviations down, decides (laplace, ensemble; asks again)",
+    )  # fmt: skip
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
     return parser

@@ -73,7 +73,7 @@ def bench_by_batch(args: argparse.Namespace, config: BenchConfig) -> int:
     """`prefeval bench` with one of the options: the models answer first, the judge's requests go by batch."""
     tasks, store = bench_tasks(config), Path(config.folder) / "store.sqlite"
     judge = open_judge(config.judge, store, config.judge_limits())
-    return run_batch(args, judge, tasks, Store(store))
+    return run_batch(args, judge, tasks, Store(store), max_cost=config.max_cost)
 
 
 def bench_tasks(config: BenchConfig) -> list[JudgeTask]:

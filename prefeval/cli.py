@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "reward_models.evaluate_cli:evaluate",
         "an oracle on preference data or a published suite",
     ),
+    "uncertainty": ("reward_models.uncertainty_cli:uncertainty", "how sure a preference model is: Laplace, pessimism"),
     "game": ("alignment.game_cli:game", "play an algorithm on an exact matrix game"),
     "answer": ("leaderboard.answer_cli:answer", "a model's answers to a benchmark"),
     "judge": ("leaderboard.cli:judge", "verdicts on answers"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefeval.errors import DataError
+from prefeval.errors import ConfigError, DataError
 from prefeval.files import dumps, iterate_jsonl, write_jsonl
 from prefeval.types import Message, Prompt
 from reward_models.arguments import open_store, oracle_parser, say
@@ -46,9 +46,11 @@ def score(argv: Sequence[str]) -> int:
     args = _score_parser().parse_args(argv)
     rows = list(read_score_rows(args.input))
     oracle = open_oracle(args.oracle, device=args.device, store=open_store(args.store))
+    if args.lower and not hasattr(oracle, "lower"):
+        raise ConfigError(f"--lower: {oracle.name} has no bound; give laplace:PATH or ensemble:SPEC+SPEC")
     out: list[dict[str, Any]] = []
     for start in range(0, len(rows), _CHUNK):
-        out += scored(oracle, rows[start : start + _CHUNK])
+        out += scored(oracle, rows[start : start + _CHUNK], bound=args.lower)
     write_jsonl(args.out, out)
     failed = sum(row["failed"] for row in out)
     summary = {"rows": len(out), "failed": failed, "oracle": oracle.name, "out": str(args.out)}
@@ -115,8 +117,8 @@ def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
     return tuple(out)
 
 
-def scored(oracle: Any, rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
-    """Output rows of one chunk; native log-odds where the oracle has them, and nobody is asked twice."""
+def scored(oracle: Any, rows: Sequence[ScoreRow], *, bound: bool = False) -> list[dict[str, Any]]:
+    """Output rows of one chunk; native log-odds where the oracle has them. Only a `bound` asks a second time."""
     import numpy as np
 
     from prefeval.oracle import logit, sigmoid_matrix
@@ -129,10 +131,15 @@ def scored(oracle: Any, rows: Sequence[ScoreRow]) -> list[dict[str, Any]]:
     else:
         tables = oracle.matrix(prompts, groups)
         scores = [logit(p) for p in tables]
-    return [
+    found = [
         {"id": row[0], "P": p, "scores": s, "oracle": oracle.name, "failed": int(np.isnan(np.triu(p, 1)).sum())}
         for row, p, s in zip(rows, tables, scores, strict=True)
     ]
+    return (
+        [{**row, "lower": low} for row, low in zip(found, oracle.lower(prompts, groups), strict=True)]
+        if bound
+        else found
+    )
 
 
 def _score_parser() -> argparse.ArgumentParser:
@@ -141,6 +148,9 @@ def _score_parser() -> argparse.ArgumentParser:
         "--input", required=True, help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}'
     )
     parser.add_argument("--out", required=True, help='JSONL rows {"id", "P", "scores", "oracle", "failed"}')
+    parser.add_argument(
+        "--lower", action="store_true", help="also write the pessimistic bound of each P (laplace, ensemble)"
+    )
     parser.add_argument(
         "--suggest",
         type=int,

@@ -83,7 +83,8 @@ def _measure(args: argparse.Namespace, oracle: Any, records: Sequence[Preference
     rivals, baseline = _baselines(args, records) if args.baseline else ({}, {})
     calibration = _calibrate(args, oracle, records) if args.calibrate else {}
     metrics = measure(oracle, records, tau=calibration.get("tau", 1.0), rivals=rivals, **options)
-    return {**metrics, "baseline": baseline, "calibration": calibration}
+    bounds = _bounded(args, oracle, records) if args.bound else {}
+    return {**metrics, "baseline": baseline, "calibration": calibration, **bounds}
 
 
 def _baselines(
@@ -181,6 +182,14 @@ def encoding_facts(oracle: Any, record: PreferenceRecord) -> dict[str, Any]:
     }
 
 
+def _bounded(args: argparse.Namespace, oracle: Any, records: Sequence[PreferenceRecord]) -> dict[str, Any]:
+    from reward_models.sure import Pessimistic, sure_pairs
+
+    if not isinstance(oracle, Pessimistic):
+        raise ConfigError(f"--bound: {oracle.name} has no bound; give laplace:PATH or ensemble:SPEC+SPEC")
+    return sure_pairs(oracle, records, width=args.bound, resamples=args.resamples, seed=args.seed)
+
+
 def _evaluate_parser() -> argparse.ArgumentParser:
     parser = oracle_parser("evaluate", "Accuracy, calibration, length bias and cycles of an oracle on preference data.")
     parser.add_argument("--data", required=True, help="file, directory or hub id of preference data")
@@ -212,5 +221,9 @@ def _evaluate_parser() -> argparse.ArgumentParser:
         help="fit the temperature on this data and report with it; a model: oracle keeps it",
     )
     parser.add_argument("--out", required=True, help="directory for metrics.json")
+    parser.add_argument(
+        "--bound", type=float, default=0.0, metavar="B",
+        help="also accuracy where the lower bound, B standard deviations down, decides (laplace, ensemble; asks again)",
+    )  # fmt: skip
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
     return parser

@@ -22,6 +22,10 @@ def table(metrics: Metrics) -> str:
         f"{'':<22}length-matched: n = {metrics['n_length_matched']}; cycles: {metrics['n_cycle_records']} records"
     ]
     lines += _labels(metrics["labels"]) + _position(metrics.get("position")) + _calibration(metrics)
+    if metrics.get("sure"):
+        from reward_models.sure import sure_lines
+
+        lines += sure_lines(metrics["sure"])
     if metrics.get("encoding"):
         lines.append("encoding: " + ", ".join(f"{k} {v}" for k, v in metrics["encoding"].items() if v is not None))
     rivals, subsets = _rivals(metrics["rivals"]), _subsets(metrics["subsets"], metrics["rivals"])

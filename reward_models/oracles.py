@@ -56,14 +56,29 @@ class ModelOracle(MatrixOracle):
 
     def outputs(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[Any]:
         """Head outputs of each group's k responses: (k, width) float64 tensors on the CPU."""
-        from reward_models.heads import share_prompt
+        encoded = [self.model.group(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
+        title = f"scoring with {self.name}"
+        rows = self.model.read(encoded, budget=self.budget, known=self._features, title=title)
+        return [self._own(group) for group in rows]
+
+    def outputs_and_states(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[tuple[Any, Any]]:
+        """(head outputs (k, columns), pooled states (k, hidden)) of each group, of a causal backbone, in one pass."""
+        import torch
 
         encoded = [self.model.group(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
-        title, head = f"scoring with {self.name}", self.model.head
-        rows = self.model.read(encoded, budget=self.budget, known=self._features, title=title)
+        rows = self.model.read(encoded, "features", budget=self.budget, known=self._features, title="hidden states")
+        with torch.inference_mode():
+            outputs = [self._own(self.model.head_outputs(group)) for group in rows]
+        return [(own, group[: len(own)].double().cpu()) for own, group in zip(outputs, rows, strict=True)]
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """The responses' rows, each with the prompt columns of the prompt's row behind them, where there is one."""
+        from reward_models.heads import share_prompt
+
+        head = self.model.head
         if head.prompt_columns():
-            rows = [share_prompt(group, [len(group)], head)[:-1] for group in rows]
-        return [group.double().cpu() for group in rows]
+            rows = share_prompt(rows, [len(rows)], head)[:-1]
+        return rows.double().cpu()
 
     def states(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
         """Pooled hidden states of each group's k responses, of a causal backbone: (k, hidden) float64 arrays."""
@@ -78,6 +93,7 @@ def open_oracle(spec: str, *, device: str | None = None, store: Store | None = N
     | spec                      | oracle                                                                      |
     |---------------------------|-----------------------------------------------------------------------------|
     | model:PATH                | a trained preference model                                                  |
+    | laplace:PATH              | the same with the Laplace approximation that is stored there: `lower()` too |
     | hf:ID[@REV] or hf:PATH    | a published scalar reward model (sequence classification)                   |
     | pair:PATH or pair:ID      | a pair model: PairRM-style cross encoder, or a causal model that answers A or B  |
     | pair:PATH#justify         | a causal model that writes a comparison, then its verdict                   |
@@ -85,7 +101,7 @@ def open_oracle(spec: str, *, device: str | None = None, store: Store | None = N
     | judge:alpaca_eval:NAME[@BASE_URL] | the same, asked as an annotator config of alpaca_eval says          |
     | rules:NAME                | a documented rule                                                           |
     | py:module:object          | an Oracle, or a function (prompt text, a, b) -> P(a beats b); runs its code |
-    | ensemble:SPEC+SPEC        | the mean of the members' P                                                  |
+    | ensemble:SPEC+SPEC        | the mean of the members' P, and `lower()` by their spread                   |
 
     Models go to `device` (default: the accelerator, if any); verdicts of judges are kept in `store`. `fast` also runs
     backbones on a CPU in bf16 where it multiplies that in hardware: several times quicker, scores rounded to about two
@@ -107,6 +123,15 @@ def _open_model(path: str, device: str | None, store: Store | None) -> Oracle:
     from reward_models.modeling import PreferenceModel
 
     return ModelOracle(_placed(PreferenceModel.from_pretrained(path), device), f"model:{path}")
+
+
+def _open_laplace(path: str, device: str | None, store: Store | None) -> Oracle:
+    from reward_models.laplace import LaplaceOracle
+    from reward_models.modeling import PreferenceModel
+
+    return LaplaceOracle.from_pretrained(
+        _placed(PreferenceModel.from_pretrained(path), device), path, f"laplace:{path}"
+    )
 
 
 def _open_stock(spec: str, device: str | None, store: Store | None) -> Oracle:
@@ -201,6 +226,7 @@ def _placed(model: PreferenceModel, device: str | None) -> PreferenceModel:
 
 _KINDS: dict[str, Callable[[str, str | None, Any], Oracle]] = {
     "model": _open_model,
+    "laplace": _open_laplace,
     "hf": _open_stock,
     "pair": _open_pair,
     "judge": _open_judge,

@@ -91,7 +91,7 @@ def test_neighbours_in_the_batch_and_padding_do_not_change_outputs() -> None:
     for row, n in enumerate(lengths):
         other[row, n:] = 77  # what stands in the padding is never looked at
     with torch.inference_mode():
-        assert torch.equal(model(ids, lengths), model.outputs(other, lengths))
+        assert torch.equal(model(ids, lengths), model(other, lengths))
 
 
 def test_a_padding_id_inside_the_text_does_not_move_the_pooled_token() -> None:

@@ -30,7 +30,7 @@ class ContestConfig:
 
     name: str = "contest"
     out: str = "runs/contest"
-    policies: dict[str, str] = field(default_factory=dict)  # name -> model spec; the first is the base
+    policies: dict[str, str] = field(default_factory=dict)  # name -> model spec; the first is the base, a model alone
     oracle: str = "rules:gold"
     prompts: str = ""  # data spec of prompts that no policy was trained on
     instruction: str = ""
@@ -56,8 +56,10 @@ def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
         raise ConfigError("a contest needs policies (name: spec, the base first) and prompts")
     prompts = load_prompts(config.prompts)
     prompts = prompts[: config.limit or None]
-    specs = {name: resolve(spec).spec for name, spec in config.policies.items()}
+    specs = {name: spec if _is_combined(spec) else resolve(spec).spec for name, spec in config.policies.items()}
     base, logprobs = next(iter(specs.values())), {}
+    if _is_combined(base):
+        raise ConfigError(f"policies: the base must be one model that gives log-probs, not {base}")
     for name, spec in specs.items():
         inputs = {
             "weights": [fingerprint(spec), fingerprint(base)],
@@ -81,23 +83,44 @@ def _sample(
     from alignment.logprobs import frozen_logprobs
     from alignment.policy import load_policy
     from prefeval import chat
-    from prefeval.generate.base import SamplingParams
+    from prefeval.generate import SamplingParams, open_generator
     from prefeval.generate.hf import HFGenerator
     from prefeval.models import fast_dtype, load_tokenizer
     from prefeval.seeds import derive_seed
+    from reward_models.oracles import open_oracle
 
-    tokenizer, dtype = load_tokenizer(base), fast_dtype()
-    model = load_policy(spec, dtype)
-    generator = HFGenerator(model, tokenizer, name=name, batch_rows=config.sampling_rows)
+    tokenizer, dtype, rows = load_tokenizer(base), fast_dtype(), config.sampling_rows
+    model = None if _is_combined(spec) else load_policy(spec, dtype)
+    generator = (
+        open_generator(spec, name=name, dtype=dtype, batch_rows=rows, open_oracle=open_oracle)
+        if model is None
+        else HFGenerator(model, tokenizer, name=name, batch_rows=rows)
+    )
     asked = [chat.with_instruction(p, config.instruction) for p in prompts]
     params = SamplingParams(max_new_tokens=config.max_new_tokens)
     replies = generator.sample(asked, config.responses, params, derive_seed(config.seed, "contest", name))
     groups = [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
     flat = [s for rows in token_sequences(tokenizer, groups, config.instruction) for s in rows]
     pad = chat.safe_pad_id(tokenizer)
-    found = {"own": frozen_logprobs(model, flat, pad), "base": frozen_logprobs(load_policy(base, dtype), flat, pad)}
+    own = _sampled_logprobs(spec, groups) if model is None else frozen_logprobs(model, flat, pad)
     write_samples(_path(run, name), groups)
-    return found
+    return {"own": own, "base": frozen_logprobs(load_policy(base, dtype), flat, pad)}
+
+
+def _is_combined(spec: str) -> bool:
+    """Whether a spec is a mixture of models or a choice among candidates."""
+    from prefeval.generate.specs import parse_mixture, parse_selection
+
+    return parse_selection(spec) is not None or parse_mixture(spec) is not None
+
+
+def _sampled_logprobs(spec: str, groups: Sequence[SampledGroup]) -> list[float]:
+    """A mixture's, as it sampled them. NaN for a choice: no one can say how likely it was to keep just this reply."""
+    from prefeval.generate.specs import parse_selection
+
+    chosen = parse_selection(spec) is not None
+    replies = [r for g in groups for r in g.responses]
+    return [float("nan") if chosen or r.logprob is None else r.logprob for r in replies]
 
 
 def _judge(

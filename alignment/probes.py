@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alignment.best_of import against_best_of_itself
 from alignment.labels import is_complete
 from alignment.samples import SampledGroup, read_samples, token_sequences, write_samples
 from prefeval import chat
@@ -73,6 +74,7 @@ class Probes:
         for name, oracle in self.oracles.items():
             tables = judge(oracle, pool)
             found = summarise(win_tables(tables, pool), number, self.seed) | intransitivity(tables)
+            found |= against_best_of_itself(tables, self.responses, self.seed)
             values |= {f"{name}/{k}": v for k, v in found.items()}
         return values
 
@@ -116,6 +118,7 @@ def describe(
         "kl": kl.point,
         "kl_low": kl.low,
         "kl_high": kl.high,
+        "kl_per_token": float((policy - start).sum() / tokens.sum()),
         "length": float(tokens.mean()),
         "characters": float(np.mean([len(r.text) for r in replies])),
         "ended": float(np.mean([r.finish_reason == "stop" for r in replies])),

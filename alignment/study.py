@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from alignment.costs import cost_of
 from alignment.probes import control_of, gap_draws, judge, win_tables
 from alignment.samples import SampledGroup, read_samples
 from prefeval.errors import ConfigError
 from prefeval.files import sha256_file, write_json, write_text
 from prefeval.games import hodge_split
 from prefeval.log import logger
-from prefeval.runs import MetricRow, RunDir, read_run, read_stages
+from prefeval.runs import MetricRow, RunDir, read_run
 from prefeval.stats import Estimate, bootstrap_mean, holm, minimum_detectable_difference, paired_difference
 from prefeval.stats import percentile_interval as interval
 from prefeval.types import FloatArray
@@ -143,25 +144,6 @@ def read_runs(paths: Mapping[str, Sequence[str]]) -> list[Run]:
         if any([(g.prompt.id, g.prompt.text, len(g.responses)) for g in policy] != first for policy in run.pool):
             raise ConfigError(f"{run.path}: other probe prompts, or replies a prompt, than {runs[0].path}")
     return runs
-
-
-def cost_of(path: Path) -> dict[str, float]:
-    """What a run paid without its probes: replies sampled, comparisons, trained tokens (millions), steps, minutes."""
-    cost = dict.fromkeys(("replies", "sampled_tokens", "comparisons", "trained_tokens", "steps", "minutes"), 0.0)
-    for name, record in read_stages(path).items():
-        result, kind = record["result"], name.rpartition("/")[2]
-        if kind not in ("sample", "compare", "fit", "average"):
-            continue
-        cost["minutes"] += record["seconds"] / 60.0
-        if kind == "sample":
-            cost["replies"] += result["replies"]
-            cost["sampled_tokens"] += result["replies"] * result["length"] / 1e6
-        elif kind == "compare":
-            cost["comparisons"] += result["comparisons"]
-        elif kind == "fit":
-            cost["steps"] += result["steps"]
-            cost["trained_tokens"] += result["tokens_per_second"] * result["seconds"] / 1e6
-    return cost
 
 
 def judge_pool(oracle: Any, runs: Sequence[Run]) -> Pool:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from alignment.best_of import against_best_of_itself
 from alignment.contest import length_matched
+from alignment.costs import cost_of, dollars
 from alignment.probes import (
     describe,
     distinct,
@@ -20,8 +25,9 @@ from alignment.probes import (
     win_tables,
 )
 from alignment.samples import SampledGroup
+from prefeval.files import write_json
 from prefeval.games import open_game
-from prefeval.oracle import MatrixOracle, symmetrise
+from prefeval.oracle import LengthDebiased, MatrixOracle, PairwiseRule, symmetrise
 from prefeval.rules import open_rule
 from prefeval.types import Prompt, Response
 
@@ -132,6 +138,7 @@ def test_describe_counts_what_it_says() -> None:
     found = describe(groups, [-4.0, -8.0, -2.0, -6.0])
     assert found["kl"] == pytest.approx((1 + 3 + 1 - 1) / 4)
     assert found["kl_low"] <= found["kl"] <= found["kl_high"]
+    assert found["kl_per_token"] == pytest.approx(4 / 16)
     assert found["length"] == 4.0
     assert found["characters"] == pytest.approx((3 + 4 + 0 + 2) / 4)
     assert found["ended"] == 0.75
@@ -204,3 +211,40 @@ def test_gaps_of_all_policies_in_the_pool_as_it_is() -> None:
     assert found["pool_gap_low"][0] < 0.6 < found["pool_gap_high"][0]
     assert abs(found["pool_gap_control"][0]) < 0.2
     assert found["win_rate_previous"] == found["win_rate"]
+
+
+def test_a_policy_against_the_best_of_its_other_replies() -> None:
+    """Own replies of one prompt, a over b over c for sure: each meets the favourite of the two others."""
+    ranked = np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 1.0], [0.0, 0.0, 0.5]])
+    whole = np.full((5, 5), 0.5)  # two replies of another policy in front, which do not matter
+    whole[2:, 2:] = ranked
+    found = against_best_of_itself([whole] * 3, 3, seed=0)
+    assert found["best_of"] == 2
+    assert found["win_rate_best"] == pytest.approx((1.0 + 0.0 + 0.0) / 3)  # a beats b; b and c lose to a
+    assert against_best_of_itself([np.full((4, 4), 0.5)], 4, seed=0)["win_rate_best"] == 0.5
+    assert math.isnan(against_best_of_itself([whole], 2, seed=0)["win_rate_best"])
+    failed = ranked.copy()
+    failed[0, 1] = failed[1, 0] = np.nan  # a and b should meet each other, and c has no two others that were compared
+    assert math.isnan(against_best_of_itself([failed], 3, seed=0)["win_rate_best"])
+
+
+def test_cost_of_rounds_and_what_a_judge_has_spent(tmp_path: Path) -> None:
+    records: dict[str, dict[str, Any]] = {
+        "round1/fit/sample": {"replies": 10, "length": 5.0},
+        "round1/fit/compare": {"comparisons": 20, "dollars": 0.25},
+        "round1/fit/fit": {"steps": 3, "tokens": 700, "seconds": 9.0, "tokens_per_second": 1.0},
+        "round2/fit/compare": {"comparisons": 21, "dollars": 0.5},
+        "distil/sample": {"samples": "x"},
+        "round1/probe": {"kl": 1.0},
+    }
+    for name, result in records.items():
+        marker = {"stage": name, "inputs": "x", "seconds": 60.0, "result": result}
+        write_json(tmp_path / ".stages" / f"{name.replace('/', '.')}.json", marker)
+    found = cost_of(tmp_path)
+    assert found["comparisons"] == 41
+    assert (found["dollars"], found["minutes"], found["trained_tokens"]) == (0.75, 4.0, 700 / 1e6)
+    assert cost_of(tmp_path, 1)["comparisons"] == 20
+    assert cost_of(tmp_path, 0)["minutes"] == 0.0
+    judge = SimpleNamespace(name="j", judge=SimpleNamespace(client=SimpleNamespace(spent=1.5)))
+    assert dollars(LengthDebiased(judge, 0.1)) == 1.5  # type: ignore[arg-type]
+    assert dollars(PairwiseRule("free", lambda prompt, a, b: 0.5)) is None

@@ -96,6 +96,7 @@ def test_known_game(config: StudyConfig) -> None:
         "trained_tokens": 2000 / 1e6,
         "steps": 4.0,
         "minutes": 3.5,  # without the probe
+        "dollars": 0.0,
     }
     text = (Path(config.out) / "study.md").read_text()
     assert "| turning | 50.0 [50.0, 50.0] | 50.0 | -50.0 [-50.0, -50.0]" in text

@@ -86,6 +86,30 @@ def test_it_resumes_and_notices_another_model_under_the_same_path(config: Contes
     assert (Path(config.out) / "samples-base.jsonl").stat().st_mtime_ns == before
 
 
+def test_mixtures_and_choices_take_part(config: ContestConfig, tmp_path: Path) -> None:
+    base, short = config.policies["base"], config.policies["short"]
+    policies = {
+        "base": base,
+        "mixed": f"mix:0.5*{base}+0.5*{short}",
+        "best": f"best-of-4[rules:shorter]:{base}",
+        "nash": f"nash-of-2[rules:shorter]:mix:0.9*{base}+0.1*{short}",
+    }
+    entered = replace(config, policies=policies, limit=3)
+    rows = {r["policy"]: r for r in hold(entered)["rows"]}
+    assert rows["best"]["win_rate"] > 0.7  # the shortest of four against one
+    assert rows["best"]["length"] < rows["base"]["length"]
+    assert rows["mixed"]["kl"] > 0.1  # under the mixture its replies are likelier than under the base
+    assert rows["mixed"]["length"] < rows["base"]["length"]
+    assert rows["best"]["kl"] is None  # how likely a choice is to keep a reply is not known
+    assert rows["nash"]["entropy"] is None
+    before = (Path(config.out) / "samples-mixed.jsonl").stat().st_mtime_ns
+    save_tiny(tmp_path / "short", seed=3)
+    hold(entered)
+    assert (Path(config.out) / "samples-mixed.jsonl").stat().st_mtime_ns > before  # a member has changed
+    with pytest.raises(ConfigError, match="the base must be one model"):
+        hold(replace(config, policies=dict(reversed(policies.items())), out=str(tmp_path / "other")))
+
+
 def test_what_a_contest_needs(config: ContestConfig) -> None:
     with pytest.raises(ConfigError, match="at least two"):
         ContestConfig(policies={"base": "x"})

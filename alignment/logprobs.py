@@ -43,8 +43,10 @@ class _TokenLogprobs(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):  # the backward pass runs outside of any autocast
             for part in _chunks(len(targets)):
                 logits = (hidden[part] @ weight.T).float()
-                norms[part] = torch.logsumexp(logits, dim=-1)
-                out[part] = logits.gather(1, targets[part, None])[:, 0] - norms[part]
+                above, top = logits.gather(1, targets[part, None])[:, 0], logits.amax(dim=-1)
+                # in place, here and below: fresh pages for arrays of this size cost as much as the arithmetic
+                norms[part] = top + logits.sub_(top[:, None]).exp_().sum(dim=-1).log()
+                out[part] = above - norms[part]
         ctx.save_for_backward(hidden, weight, targets, norms)
         return out
 
@@ -56,9 +58,9 @@ class _TokenLogprobs(torch.autograd.Function):
         # fp32, because a bf16 sum over thousands of positions would round small contributions away
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         for part in _chunks(len(targets)):
-            slope = torch.exp((hidden[part] @ weight.T).float() - norms[part, None]).neg_()
+            slope = (hidden[part] @ weight.T).float().sub_(norms[part, None]).exp_().neg_()
             slope[torch.arange(len(slope), device=slope.device), targets[part]] += 1.0
-            slope = (slope * grad[part, None]).to(hidden.dtype)
+            slope = slope.mul_(grad[part, None]).to(hidden.dtype)
             grad_hidden[part] = slope @ weight
             if grad_weight is not None:
                 grad_weight += slope.T @ hidden[part]

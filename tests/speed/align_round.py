@@ -36,7 +36,10 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--tokens", type=int, default=56, help="of a reply, at most")
     parser.add_argument("--steps", type=int, default=3, help="optimiser steps a round")
-    parser.add_argument("--micro", type=int, default=768, help="padded tokens of our micro-batches")
+    parser.add_argument("--micro", type=int, default=384, help="padded tokens of our micro-batches")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count the process's seconds, for a machine that is shared"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
@@ -63,10 +66,13 @@ def in_process(python: str, side: str, args: argparse.Namespace) -> dict[str, An
     """What one side reports, run in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
-        numbers = [f"--{name}={getattr(args, name)}" for name in ("model", "prompts", "tokens", "steps", "micro")]
+        numbers = [f"--{name}={getattr(args, name)}" for name in ("model", "prompts", "tokens", "steps", "micro")] + [
+            "--cpu-time"
+        ] * args.cpu_time
         subprocess.run([python, __file__, f"--side={side}", f"--out={out}", *numbers], check=True)
-        found: dict[str, Any] = json.loads(out.read_text())
-        return found | {"side": side}
+        found: dict[str, Any] = json.loads(out.read_text()) | {"side": side}
+        print(", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()), flush=True)
+        return found
 
 
 def show(sides: list[list[dict[str, Any]]]) -> None:
@@ -91,18 +97,19 @@ def texts(count: int) -> list[str]:
 class Clock:
     """Seconds spent in functions, by name; a timed function inside another counts for itself alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.now = time.process_time if args.cpu_time else time.perf_counter
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.inner = [0.0]  # seconds of timed functions inside each open one
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.inner.append(0.0)
-            start = time.perf_counter()
+            start = self.now()
             try:
                 return function(*args, **kwargs)
             finally:
-                spent = time.perf_counter() - start
+                spent = self.now() - start
                 self.seconds[name] += spent - self.inner.pop()
                 self.inner[-1] += spent
 
@@ -128,7 +135,7 @@ def ours(args: argparse.Namespace) -> dict[str, Any]:
         batch_tokens=args.micro,
     )  # fmt: skip
     shorter = PairwiseRule("shorter", lambda prompt, a, b: 0.5 + 0.5 * ((len(a) < len(b)) - (len(a) > len(b))))
-    clock = Clock()
+    clock = Clock(args)
     policy.load_causal = clock.timed("load", policy.load_causal)
     fitting.save_causal = clock.timed("save", fitting.save_causal)
     fitting.fingerprint = clock.timed("save", fitting.fingerprint)
@@ -174,7 +181,7 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
-    clock, lengths = Clock(), []
+    clock, lengths = Clock(args), []
     load = clock.timed("load", AutoModelForCausalLM.from_pretrained)
     models = [load(args.model, dtype=torch.bfloat16) for _ in range(2)]
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
@@ -203,9 +210,9 @@ def trl(args: argparse.Namespace) -> dict[str, Any]:
 
         trainer._generate = generated
         trainer._calculate_rewards_from_functions = clock.timed("score", score)
-        start = time.perf_counter()
+        start = clock.now()
         trainer.train()
-        whole = time.perf_counter() - start
+        whole = clock.now() - start
         clock.timed("save", trainer.save_model)(folder)
     clock.seconds["fit"] = whole - clock.seconds["sample"] - clock.seconds["score"]
     return report(clock.seconds, lengths, trainer.state.global_step)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import dumps, write_jsonl
 from prefeval.types import FloatArray, PreferenceRecord
+from reward_models.arguments import say
 
 if TYPE_CHECKING:
     from reward_models.oracles import ModelOracle
@@ -39,9 +40,7 @@ def uncertainty(argv: Sequence[str]) -> int:
     if args.input:
         result["pessimistic"] = choose(oracle, training, args)
         lines.append(_coverage_line(result["pessimistic"], args.out))
-    from reward_models.cli import _say
-
-    _say(dumps(result) if args.json else "\n".join(lines))
+    say(dumps(result) if args.json else "\n".join(lines))
     return 0
 
 

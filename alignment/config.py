@@ -64,6 +64,7 @@ class AlignConfig:
     deploy: Literal["last", "average", "best", "distilled"] = "last"
     replay: int = 0  # so many earlier rounds' replies and verdicts are trained on again
     length_slope: float = 0.0  # nats of log-odds that a reply loses per character it is longer than the other
+    held_out: float = 0.0  # share of a fit's prompts that it does not train on, for fit.stop.patience
     stop: StopConfig = field(default_factory=StopConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)  # rank 0: all weights are trained
     probe: ProbeConfig = field(default_factory=ProbeConfig)
@@ -80,6 +81,10 @@ class AlignConfig:
         for name in ("prompts_per_round", "replay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: {getattr(self, name)} is out of range, it must be at least 0")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"held_out: {self.held_out} is out of range, it must lie in [0, 1)")
+        if self.fit.stop.patience and not self.held_out:
+            raise ConfigError("fit.stop.patience: needs prompts that are kept from the fit; give held_out a share")
         if not math.isfinite(self.length_slope):
             raise ConfigError(f"length_slope: {self.length_slope} is not a number")
         from alignment.algorithm import get_algorithm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from alignment.algorithm import Algorithm, Phase
 from alignment.anchors import Anchors, about, check_bits, is_kept, read_anchors, write_anchors
 from alignment.config import AlignConfig
 from alignment.distil import likelihood_loss, sequence_cost
-from alignment.items import Item, group_loss
+from alignment.items import Item, group_loss, hold_out, mean_loss
 from alignment.logprobs import TokenSequence
 from alignment.policy import Slots, load_policy, mixture_logprobs, mixture_token_logprobs
 from alignment.samples import SampledGroup, read_samples, read_tables, token_sequences
 from prefeval.checkpoint import clear_state
 from prefeval.files import sha256_file, sha256_json
 from prefeval.fit import FitConfig, fit
+from prefeval.fit_stop import FitStop
 from prefeval.lora import add_adapters, merge_into
 from prefeval.models import fingerprint, save_causal
 from prefeval.runs import RunDir
@@ -57,7 +58,8 @@ class Fitter:
 
     def fit(self, number: int, phase: Phase, slots: Slots, folder: Path, target: Path, stage: str) -> dict[str, Any]:
         """Fit `phase.output` and save it in `target`; what the stage's marker keeps."""
-        items = self.items(number, phase, slots, folder)
+        seed = derive_seed(self.config.seed, "held out", number)
+        items, kept = hold_out(self.items(number, phase, slots, folder), self.config.held_out, seed)
         # Checkpoints of rounds are exact: at small learning rates a round moves less than bf16 can tell apart.
         model = load_policy(slots.checkpoint(phase.init_from), torch.float32)
         config: FitConfig = replace(self.config.fit, seed=derive_seed(self.config.seed, "fit", number) % 2**31)
@@ -73,6 +75,8 @@ class Fitter:
             state_dir=state,
             stage=stage,
             metrics=self.run_dir.metrics,
+            evaluate=self._held_out_loss(kept, phase) if kept else None,
+            evaluate_every=config.stop.every if config.stop.patience else 0,
             title=f"round {number}: fitting {phase.output}",
         )
         result.export_masters(model)
@@ -84,9 +88,16 @@ class Fitter:
         return {
             "steps": result.steps,
             "seconds": result.seconds,
+            "tokens": result.tokens,
             **result.final,
+            **({"stop_reason": result.stop_reason} if result.stop_reason else {}),
+            **{f"held_out_{name}": value for name, value in result.evaluation.items()},
             "weights": fingerprint(str(target)),
         }
+
+    def _held_out_loss(self, kept: Sequence[Item], phase: Phase) -> Callable[[Any], dict[str, float]]:
+        tokens = self.config.fit.batch_tokens
+        return lambda policy: {"loss": mean_loss(policy, kept, self.algorithm, phase, self.pad, tokens)}
 
     def items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[Item]:
         """The prompts of this round and of the replayed ones, with everything frozen about their replies."""
@@ -138,7 +149,7 @@ class Fitter:
             model,
             sequences,
             lambda policy, batch: likelihood_loss(policy, batch, self.pad),
-            replace(self.config.fit, seed=derive_seed(self.config.seed, "distil") % 2**31),
+            replace(self.config.fit, seed=derive_seed(self.config.seed, "distil") % 2**31, stop=FitStop()),
             cost=sequence_cost,
             state_dir=state,
             stage=stage,

@@ -9,7 +9,10 @@ import torch
 
 from alignment.algorithm import Algorithm, Group, Phase
 from alignment.logprobs import TokenSequence, summed, token_logprobs
+from prefeval.batching import token_batches
+from prefeval.errors import ConfigError
 from prefeval.fit import LossOutput
+from prefeval.seeds import rng
 from prefeval.types import FloatArray
 
 
@@ -37,7 +40,11 @@ class Item:
 
 
 def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: Phase, pad_id: int) -> LossOutput:
-    """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved."""
+    """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved.
+
+    `log_ratio` is the mean of log pi - log anchor (the phase's first) over the replies of a prompt. `kl` is minus that:
+    where the anchor sampled the replies, the Monte Carlo estimate of KL(anchor || pi) in nats a reply.
+    """
     flat = [s for item in items for s in item.sequences]
     tokens, owner = token_logprobs(model, flat, pad_id)
     logp = summed(tokens, owner, len(flat))
@@ -70,7 +77,32 @@ def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: P
         total = total + algorithm.loss(group, phase)
         reference = next(iter(anchors.values()), part.detach())
         moved += float((part.detach() - reference)[:n].mean())
-    return LossOutput(total, float(len(items)), {"log_ratio": moved})
+    return LossOutput(total, float(len(items)), {"log_ratio": moved, "kl": -moved})
+
+
+def hold_out(items: Sequence[Item], share: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """(items to train on, items kept to see whether they gain): `share` of the prompts, at least one on either side.
+
+    Raises ConfigError where there are not two prompts.
+    """
+    if not share:
+        return list(items), []
+    keys = sorted({item.key.partition("/")[2] for item in items})  # a prompt of a replayed round is the same prompt
+    if len(keys) < 2:
+        raise ConfigError("held_out: a fit needs at least two prompts, one of them to keep")
+    count = min(max(1, round(share * len(keys))), len(keys) - 1)
+    kept = {keys[i] for i in rng(seed, "held out").permutation(len(keys))[:count]}
+    apart: tuple[list[Item], list[Item]] = ([], [])
+    for item in items:
+        apart[item.key.partition("/")[2] in kept].append(item)
+    return apart
+
+
+def mean_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: Phase, pad_id: int, tokens: int) -> float:
+    """The algorithm's loss a prompt, without gradients in use, by micro-batches of at most `tokens` padded tokens."""
+    parts = token_batches([item.cost() for item in items], tokens)
+    losses = [group_loss(model, [items[i] for i in part], algorithm, phase, pad_id).loss_sum for part in parts]
+    return float(torch.stack([loss.double() for loss in losses]).sum()) / len(items)
 
 
 def _padded(tokens: torch.Tensor, owner: torch.Tensor, rows: range, empty: int) -> torch.Tensor:

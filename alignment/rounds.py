@@ -18,6 +18,7 @@ import torch
 from alignment.alarms import fixed_point, running_lengths, transitive_oracle, unreachable_targets
 from alignment.algorithm import Algorithm, Phase, get_algorithm
 from alignment.config import AlignConfig
+from alignment.costs import cost_of, dollars
 from alignment.fitting import Fitter
 from alignment.policy import (
     Mixture,
@@ -103,6 +104,7 @@ class RoundLoop:
 
         def measure() -> dict[str, Any]:
             values = probes.measure(number, checkpoint)
+            values |= {f"spent/{name}": v for name, v in cost_of(self.run_dir.path, number).items()}
             self._log(number, stage, values, kind="probe")
             return values
 
@@ -173,7 +175,9 @@ class RoundLoop:
 
     def _compare(self, number: int, phase: Phase, folder: Path) -> dict[str, Any]:
         groups = read_samples(folder / "samples.jsonl")
+        before = dollars(self.oracle)
         tables = self.oracle.matrix([g.prompt for g in groups], [g.texts for g in groups])
+        after = dollars(self.oracle)
         for table in tables:
             check_complementary(table, self.oracle.name)
         write_tables(folder / "preferences.safetensors", tables)
@@ -183,6 +187,7 @@ class RoundLoop:
             "failed": failed,
             "win_rate_spread": spread,
             "comparisons": sum(len(t) * (len(t) - 1) // 2 for t in tables),
+            **({} if after is None else {"dollars": after - (before or 0.0)}),
         }
         self._log(number, f"round{number}/{phase.name}/compare", values)
         self._alarm(f"{failed} comparisons failed; they are left out, not counted as ties" if failed else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from alignment.alarms import fixed_point
 from alignment.algorithm import get_algorithm
 from alignment.anchors import about, is_kept
 from alignment.config import AlignConfig, ProbeConfig, StopConfig
+from alignment.items import group_loss, hold_out, mean_loss
 from alignment.logprobs import frozen_logprobs
 from alignment.policy import Slots, load_policy
 from alignment.samples import read_samples, read_tables, token_sequences
@@ -27,6 +29,7 @@ from alignment.stopping import best_round, criterion, has_stalled
 from prefeval import fit_loop
 from prefeval.errors import ConfigError, RunError
 from prefeval.fit import FitConfig
+from prefeval.fit_stop import FitStop
 from prefeval.runs import MetricsLog, RunDir
 
 __all__ = ["no_fsync", "tiny"]  # fixtures
@@ -36,6 +39,15 @@ ALL: dict[str, Any] = {
     "prompts_per_round": 2,
     "replay": 1,
     "length_slope": 0.05,
+    "held_out": 0.4,
+    "fit": FitConfig(
+        precision="fp32",
+        learning_rate=1e-2,
+        epochs=2,
+        batch_size=2,
+        checkpoint_every=1,
+        stop=FitStop(patience=1, every=1),
+    ),
     "deploy": "distilled",
     "stop": StopConfig(patience=1, by="kl", lower_is_better=True),
 }
@@ -87,6 +99,31 @@ def test_when_a_run_has_stalled() -> None:
     assert not has_stalled(values, StopConfig())
     with pytest.raises(ConfigError, match=r"did you mean 'oracle/win_rate'"):
         criterion({"oracle/win_rate": 0.5, "kl": 0.1}, StopConfig(by="oracle/winrate"))
+
+
+def test_prompts_that_are_held_out_are_whole_prompts_and_measured_as_the_fit_measures(
+    tiny: Path, tmp_path: Path
+) -> None:
+    config = config_for(tiny, tmp_path / "run", "inpo", rounds=1, held_out=0.3)
+    loop = open_loop(config)
+    slots, phase = Slots.from_start(loop.start), loop.algorithm.phases(1)[0]
+    loop._collect(1, phase, slots)
+    items = loop.fitter.items(1, phase, slots, tmp_path / "run" / "rounds" / "001" / "fit")
+    replayed = [copy.copy(item) for item in items]
+    for item in replayed:
+        item.key = item.key.replace("1/", "0/")
+    trained, kept = hold_out([*items, *replayed], 0.3, seed=4)
+    assert (len(trained), len(kept)) == (16, 8)  # 4 of 12 prompts, with what is replayed of them
+    assert not {i.key[2:] for i in trained} & {i.key[2:] for i in kept}
+    assert [i.key for i in hold_out(items, 0.3, seed=4)[1]] == [i.key for i in kept[:4]]
+    assert len(hold_out(items[:2], 0.01, seed=0)[1]) == 1
+    policy = load_policy(loop.start, torch.float32)
+    alone = [float(group_loss(policy, [i], loop.algorithm, phase, loop.pad).loss_sum.detach()) for i in kept]
+    assert mean_loss(policy, kept, loop.algorithm, phase, loop.pad, 200) == pytest.approx(np.mean(alone), rel=1e-4)
+    with pytest.raises(ConfigError, match="at least two prompts"):
+        hold_out(items[:1], 0.5, seed=0)
+    with pytest.raises(ConfigError, match="give held_out a share"):
+        replace(config, held_out=0.0, fit=FitConfig(stop=FitStop(patience=2)))
 
 
 def test_length_is_taken_out_of_the_verdicts_that_are_trained_on(tiny: Path, tmp_path: Path) -> None:

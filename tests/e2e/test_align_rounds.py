@@ -59,7 +59,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dno": ("dno", {"step": 5.0}),
     "exo": ("exo", {"step": 5.0}),
 }
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
 
 
@@ -168,6 +168,9 @@ def test_only_the_probe_prompts_are_probed(unbroken: Path, tiny: Path) -> None:
     assert sorted(probes) == [0, 1, 2]
     assert probes[0]["kl"] == pytest.approx(0.0, abs=1e-4)  # the start from itself
     assert probes[0]["oracle/win_rate"] == 0.5
+    # a round: 3 prompts of 4 replies, 6 pairs each; 2 fits of 2 steps
+    spent = {n: {k: p[f"spent/{k}"] for k in ("replies", "comparisons", "steps")} for n, p in probes.items()}
+    assert spent == {n: {"replies": 12 * n, "comparisons": 18 * n, "steps": 4 * n} for n in (0, 1, 2)}
     assert probes[2]["kl"] != pytest.approx(0.0, abs=1e-4)
 
 

@@ -42,7 +42,7 @@ def response_states(backbone: Any, config: Any, batch: Sequence[TokenSequence], 
     ids, mask, position = left_padded(list(places), pad_id, device)
     cache = DynamicCache(config=config.get_text_config())
     owner = owner.to(device)
-    before = backbone(
+    before: torch.Tensor = backbone(
         input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
     ).last_hidden_state[owner, -1]
     if max(s.response_length for s in batch) == 1:

@@ -2,8 +2,9 @@
 
 The k replies to a prompt share one pass over it, and where the decoder allows it also its keys and values; a reply that
 ended makes room for the next prompt's. One uniform number per token, drawn from (seed, prompt id, index) and inverted
-through the distribution's CDF, picks the token: draws do not depend on batch size or neighbours, so fp32 on a CPU gives
-identical tokens whatever the batches; in bf16 matrix kernels round by batch shape and a few samples differ.
+through the distribution's CDF, picks the token: draws do not depend on batch size or neighbours, only on the logits.
+Kernels round by batch shape, and a draw that falls within that rounding of a boundary goes the other way: in fp32 none
+in the tests' small models and about one token in 200 of a flat vocabulary of 49,000, in bf16 several times as many.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_a_served_model_is_asked_again_only_for_what_failed(tmp_path: Path, monk
             run_bench(setup, judge=Alphabet())
         assert len(server.requests) == 5
         failing.clear()
-        monkeypatch.setattr("prefeval.generate.open_generator", lambda spec, name="": Writer(name, []))
+        monkeypatch.setattr("prefeval.generate.open_generator", lambda spec, name="", **_: Writer(name, []))
         result = run_bench(setup, judge=Alphabet())
         assert [r["messages"][-1]["content"] for r in server.requests[5:]] == [bad]
     assert {r.score.n for r in result.tables["mini-alpaca"].rows} == {5}

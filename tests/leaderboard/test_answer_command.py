@@ -72,7 +72,7 @@ class Scripted:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, generator: Generator) -> None:
-    monkeypatch.setattr(prefeval.generate, "open_generator", lambda spec, name="": generator)
+    monkeypatch.setattr(prefeval.generate, "open_generator", lambda spec, name="", **_: generator)
 
 
 def run(out: Path, model: str, benchmark: str, *arguments: str) -> None:

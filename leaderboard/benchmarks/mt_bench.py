@@ -52,10 +52,8 @@ class MTBench:
     def __init__(self, source: Source, *, references: Path | None = None) -> None:
         self.name, self.baseline = source.name, source.baseline
         self._prompts, self._notes = read_questions(source, references)
-        self._original = fastchat_prompts(source.data) if source.template is None else None
-        self._own = source.template or shipped("mt_bench")
-        self.own_wording = self._original is None
-        self.template_hash = short_hash(self._original or self._own)
+        self._wording = Wording(source, "mt_bench", _ORIGINAL)
+        self.own_wording, self.template_hash = self._wording.is_own, self._wording.hash
         self.data_revision = revision_of(self._prompts)
 
     def prompts(self) -> Sequence[BenchPrompt]:
@@ -108,22 +106,45 @@ class MTBench:
             prompt=prompt.conversation(own[: turn - 1]),
             first=own[turn - 1],
             second=None,
-            messages=self._messages(template, prompt, own),
+            messages=self._wording.messages(template, _values(prompt, own)),
             parser="mt_grade",
             meta={
                 "key": prompt.key,
                 "turn": turn,
                 "category": prompt.category,
-                "template": _ORIGINAL[template] if self._original else f"{self.name}-{template}",
+                "template": self._wording.name(template),
                 "references": references,
             },
         )
 
-    def _messages(self, template: str, prompt: BenchPrompt, own: Sequence[str]) -> tuple[Message, ...]:
-        """Both templates name their fields differently; every spelling is offered to both."""
-        values = question_values(prompt) | {"answer": own[0]} | {f"answer_{i}": a for i, a in enumerate(own, 1)}
+
+class Wording:
+    """How the judge is asked: FastChat's templates where the data folder has them, else the folder's own or ours.
+
+    `originals` maps our names of the templates to FastChat's.
+    """
+
+    def __init__(self, source: Source, shipped_name: str, originals: Mapping[str, str]) -> None:
+        self._original = fastchat_prompts(source.data) if source.template is None else None
+        self._own = source.template or shipped(shipped_name)
+        self._originals, self._benchmark = originals, source.name
+
+    @property
+    def is_own(self) -> bool:
+        return self._original is None
+
+    @property
+    def hash(self) -> str:
+        return short_hash(self._original or self._own)
+
+    def name(self, template: str) -> str:
+        """What the annotation files call the template."""
+        return self._originals[template] if self._original else f"{self._benchmark}-{template}"
+
+    def messages(self, template: str, values: Mapping[str, str]) -> tuple[Message, ...]:
+        """The filled template. Ours and FastChat's name their fields differently: `values` has every spelling."""
         if self._original is not None:
-            original = self._original[_ORIGINAL[template]]
+            original = self._original[self._originals[template]]
             system, user = original["system_prompt"], original["prompt_template"]
         else:
             system, user = self._own[template]["system"], self._own[template]["user"]
@@ -158,6 +179,10 @@ def question_values(prompt: BenchPrompt) -> dict[str, str]:
     for i, text in enumerate(prompt.reference, 1):
         values |= {f"reference_{i}": text, f"ref_answer_{i}": text, "reference": prompt.reference[0]}
     return values
+
+
+def _values(prompt: BenchPrompt, own: Sequence[str]) -> dict[str, str]:
+    return question_values(prompt) | {"answer": own[0]} | {f"answer_{i}": a for i, a in enumerate(own, 1)}
 
 
 def question_id(key: Any) -> int | str:

@@ -24,12 +24,10 @@ from leaderboard.benchmarks.base import (
     names_by_category,
     pick_baseline,
     revision_of,
-    short_hash,
 )
-from leaderboard.benchmarks.mt_bench import FAILED, question_id, question_values, read_questions, template_of
-from leaderboard.benchmarks.rendering import fastchat_prompts, fill, shipped
+from leaderboard.benchmarks.mt_bench import FAILED, Wording, question_id, question_values, read_questions, template_of
 from prefeval.judges.base import JudgeTask
-from prefeval.types import Message, Prompt
+from prefeval.types import Prompt
 
 OFFICIAL_BASELINE = "gpt-3.5-turbo"
 _ORIGINAL = {
@@ -49,10 +47,8 @@ class MTPairs:
     def __init__(self, source: Source, *, references: Path | None = None) -> None:
         self.name, self.baseline = source.name, source.baseline
         self._prompts, self._notes = read_questions(source, references)
-        self._original = fastchat_prompts(source.data) if source.template is None else None
-        self._own = source.template or shipped("mt_pairs")
-        self.own_wording = self._original is None
-        self.template_hash = short_hash(self._original or self._own)
+        self._wording = Wording(source, "mt_pairs", _ORIGINAL)
+        self.own_wording, self.template_hash = self._wording.is_own, self._wording.hash
         self.data_revision = revision_of(self._prompts)
 
     def prompts(self) -> Sequence[BenchPrompt]:
@@ -110,27 +106,23 @@ class MTPairs:
             prompt=Prompt.from_text(prompt.turns[0], id=prompt.key),
             first=_said(prompt, shown[0], turn),
             second=_said(prompt, shown[1], turn),
-            messages=self._messages(template, prompt, *shown),
+            messages=self._wording.messages(template, _values(prompt, *shown)),
             parser="mt_pair",
             meta={
                 "key": prompt.key,
                 "turn": turn,
                 "game": game,
                 "category": prompt.category,
-                "template": _ORIGINAL[template] if self._original else f"{self.name}-{template}",
+                "template": self._wording.name(template),
             },
         )
 
-    def _messages(self, template: str, prompt: BenchPrompt, a: Sequence[str], b: Sequence[str]) -> tuple[Message, ...]:
-        values = question_values(prompt)
-        for side, turns in (("a", a), ("b", b)):
-            values |= {f"answer_{side}": turns[0]} | {f"answer_{side}_{i}": text for i, text in enumerate(turns, 1)}
-        if self._original is not None:
-            original = self._original[_ORIGINAL[template]]
-            system, user = original["system_prompt"], original["prompt_template"]
-        else:
-            system, user = self._own[template]["system"], self._own[template]["user"]
-        return Message("system", system), Message("user", fill(user, values))
+
+def _values(prompt: BenchPrompt, a: Sequence[str], b: Sequence[str]) -> dict[str, str]:
+    values = question_values(prompt)
+    for side, turns in (("a", a), ("b", b)):
+        values |= {f"answer_{side}": turns[0]} | {f"answer_{side}_{i}": text for i, text in enumerate(turns, 1)}
+    return values
 
 
 def _said(prompt: BenchPrompt, turns: Sequence[str], turn: int) -> str:

@@ -98,8 +98,9 @@ class HFGenerator:
         while groups or live:
             free = places - len(live)
             if groups and (not live or (decoder.refills and free * _REFILL >= places)):
-                lengths = [len(encoded[group[0].prompt]) for group in groups]
-                count = _fitting([len(group) for group in groups], lengths, free, len({row.prompt for row in live}))
+                waiting = groups[:free]  # each has a row at least
+                lengths = [len(encoded[group[0].prompt]) for group in waiting]
+                count = _fitting([len(group) for group in waiting], lengths, free, len({row.prompt for row in live}))
                 joining, groups = groups[:count], groups[count:]
                 if joining:
                     repeats = [len(group) for group in joining]

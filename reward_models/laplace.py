@@ -20,17 +20,16 @@ from torch import Tensor
 from prefeval.checkpoint import write_tensors
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import read_json, write_json
-from prefeval.oracle import Group, sigmoid_matrix
+from prefeval.oracle import Group
 from prefeval.types import FloatArray, PreferenceRecord, Prompt, all_pairs
 from reward_models.calibrate import expit
 from reward_models.config import HeadConfig
 from reward_models.heads import pair_logits
 from reward_models.modeling import PreferenceModel
 from reward_models.oracles import ModelOracle
-from reward_models.uncertainty import Laplace
+from reward_models.uncertainty import averaged, squared_norms
 
 _MOST = 8192  # weights: the precision then needs half a GiB
-_PROBIT = np.pi / 8
 _CHUNK = 512  # pairs, or prompts, at a time
 _TENSORS, _FACTS = "laplace.safetensors", "laplace.json"
 
@@ -102,7 +101,7 @@ class LaplaceOracle(ModelOracle):
     def __init__(self, model: PreferenceModel, name: str, precision: FloatArray) -> None:
         super().__init__(model, name)
         check_size(model)
-        self._posterior = Laplace(np.zeros(len(precision)), precision)  # only its variance is used
+        self._precision = precision
 
     @classmethod
     def from_pretrained(cls, model: PreferenceModel, path: str, name: str) -> LaplaceOracle:
@@ -128,22 +127,19 @@ class LaplaceOracle(ModelOracle):
             if pairs:
                 i, j = (list(side) for side in zip(*pairs, strict=True))
                 s = pair_logits(outputs[i], outputs[j], self.model.head).numpy()
-                d = np.sqrt(self._posterior.variance(gradients(outputs, states, pairs, self.model.head)))
+                d = np.sqrt(squared_norms(self._precision, gradients(outputs, states, pairs, self.model.head)))
                 score[i, j], score[j, i] = s, -s
                 deviation[i, j] = deviation[j, i] = d
             out.append((score, deviation))
         return out
 
     def scores(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
-        """s / sqrt(1 + pi / 8 var s): the log-odds of P averaged over the posterior (MacKay's approximation)."""
-        return [s / np.sqrt(1.0 + _PROBIT * d**2) for s, d in self.spread(prompts, groups)]
+        """The log-odds of P averaged over the posterior."""
+        return [averaged(s, d**2) for s, d in self.spread(prompts, groups)]
 
     def lower(self, prompts: Sequence[Prompt], groups: Sequence[Group], width: float = 1.0) -> list[FloatArray]:
         """sigmoid(s - width standard deviations): a bound for the row's side, (k, k), not complementary."""
         return [expit(s - width * d) for s, d in self.spread(prompts, groups)]
-
-    def matrix(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
-        return [sigmoid_matrix(s) for s in self.scores(prompts, groups)]
 
 
 def head_hash(model: PreferenceModel) -> str:

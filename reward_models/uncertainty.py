@@ -35,18 +35,23 @@ class Laplace:
 
     def variance(self, x: FloatArray) -> FloatArray:
         """Variance x' H^-1 x of the score: (n, d) -> (n,) squared nats."""
-        return _squared_norms(self.hessian, x)
+        return squared_norms(self.hessian, x)
 
     def lower(self, x: FloatArray, b: float = 1.0) -> FloatArray:
         """score - b standard deviations: (n,). Not antisymmetric: a bound for one side and never a game matrix."""
         return self.score(x) - b * np.sqrt(self.variance(x))
 
     def probability(self, x: FloatArray) -> FloatArray:
-        """P(first beats second) averaged over the posterior: sigmoid(score / sqrt(1 + pi/8 variance)), (n,).
+        """P(first beats second) averaged over the posterior: (n,)."""
+        return expit(averaged(self.score(x), self.variance(x)))
 
-        MacKay's approximation of the logistic-normal integral; it keeps P(i > j) + P(j > i) = 1.
-        """
-        return expit(self.score(x) / np.sqrt(1.0 + _PROBIT * self.variance(x)))
+
+def averaged(score: FloatArray, variance: FloatArray) -> FloatArray:
+    """Log-odds of the mean of sigmoid over N(score, variance): score / sqrt(1 + pi/8 variance), in any shape.
+
+    MacKay's approximation of the logistic-normal integral; it keeps P(i > j) + P(j > i) = 1.
+    """
+    return np.asarray(score / np.sqrt(1.0 + _PROBIT * variance))
 
 
 def last_layer_laplace(x: FloatArray, label: FloatArray, *, ridge: float = 1.0) -> Laplace:
@@ -112,7 +117,7 @@ class Pessimist:
     def uncovered(self, features: FloatArray, reference: FloatArray) -> FloatArray:
         """|(Sigma + ridge I)^-1/2 (f - v)|: how far each candidate lies outside of what was compared, (m,)."""
         x = np.asarray(features, dtype=np.float64) - reference
-        return np.sqrt(_squared_norms(self.sigma + self.ridge * np.eye(len(self.sigma)), x))
+        return np.sqrt(squared_norms(self.sigma + self.ridge * np.eye(len(self.sigma)), x))
 
     def lower(self, features: FloatArray, reference: FloatArray) -> FloatArray:
         """The least value that a candidate has in the confidence set: values - radius * uncovered, (m,)."""
@@ -197,7 +202,7 @@ def _hessian(x: FloatArray, w: FloatArray, ridge: float, counts: FloatArray) -> 
     return np.asarray((x * (counts * p * (1.0 - p))[:, None]).T @ x + ridge * np.eye(len(w)))
 
 
-def _squared_norms(matrix: FloatArray, x: FloatArray) -> FloatArray:
+def squared_norms(matrix: FloatArray, x: FloatArray) -> FloatArray:
     """x_i' matrix^-1 x_i of each row, by Cholesky: (n,), never negative."""
     from scipy.linalg import solve_triangular
 

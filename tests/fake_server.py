@@ -47,6 +47,18 @@ def ok(
     return Step(text=text, logprobs=logprobs, finish_reason=finish_reason, delay=delay)
 
 
+def refusing(question: str, failing: Sequence[object]) -> Callable[[Mapping[str, Any]], Step]:
+    """A reply 'to QUESTION' to every question; one of them is refused as long as `failing` is not empty."""
+
+    def reply(body: Mapping[str, Any]) -> Step:
+        asked = body["messages"][-1]["content"]
+        if asked == question and failing:
+            return Step(code=400, message="no", delay=0.5)  # the others have been answered by then
+        return ok(f"to {asked}")
+
+    return reply
+
+
 def status(
     code: int,
     message: str = "scripted failure",

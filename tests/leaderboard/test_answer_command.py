@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import FakeServer, Step, ok
+from fake_server import FakeServer, refusing
 from tiny import make_tiny_tokenizer, save_tiny
 
 import prefeval.generate
@@ -119,14 +119,7 @@ def test_a_server_is_asked_again_only_for_what_failed(tmp_path: Path, monkeypatc
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     bad = open_benchmark("mini-alpaca", None, 5).prompts()[3].turns[0]
     failing = [True]
-
-    def reply(body: Mapping[str, Any]) -> Step:
-        asked = body["messages"][-1]["content"]
-        if asked == bad and failing:
-            return Step(code=400, message="no", delay=0.5)  # the others have been answered by then
-        return ok(f"to {asked}")
-
-    with FakeServer(reply) as server:
+    with FakeServer(refusing(bad, failing)) as server:
         spec = f"server:x@{server.base_url}"
         with pytest.raises(RunError, match="no reply to prompt"):
             run(tmp_path, spec, "mini-alpaca", "--limit", "5")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_toys import Alphabet, Writer, config
-from fake_server import FakeServer, Step, ok
+from fake_server import FakeServer, refusing
 from test_answer_command import Spy
 from tiny import save_tiny
 
@@ -45,14 +44,7 @@ def test_a_served_model_is_asked_again_only_for_what_failed(tmp_path: Path, monk
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     bad = open_benchmark("mini-alpaca", None, 5).prompts()[3].turns[0]
     failing = [True]
-
-    def reply(body: Mapping[str, Any]) -> Step:
-        asked = body["messages"][-1]["content"]
-        if asked == bad and failing:
-            return Step(code=400, message="no", delay=0.5)  # the others have been answered by then
-        return ok(f"to {asked}")
-
-    with FakeServer(reply) as server:
+    with FakeServer(refusing(bad, failing)) as server:
         models = (ModelSpec("served", f"server:x@{server.base_url}"), ModelSpec("mid", "z"))
         setup = config(tmp_path, models=models, benchmarks=("mini-alpaca",), limit=5, judge="rules:longer")
         with pytest.raises(RunError, match="no reply to prompt"):

@@ -25,6 +25,7 @@ from prefeval.runs import RunDir
 STEPS: dict[str, tuple[str, str]] = {
     "data": ("prefeval.quickstart.data:DataConfig", "prefeval.quickstart.data:make_data"),
     "train": ("reward_models.config:TrainConfig", "reward_models.train:train"),
+    "evaluate": ("reward_models.evaluation:EvaluateConfig", "reward_models.evaluation:evaluate_step"),
     "expo": ("reward_models.expo:ExpoConfig", "reward_models.expo:extrapolate"),
     "demonstrations": (
         "reward_models.demonstrations:DemonstrationConfig",
@@ -194,10 +195,12 @@ def _run_step(root: RunDir, recipe: Recipe, step: Step, results: Mapping[str, An
     used = {name: results[name] for name in _references(step.config) if name in results}
 
     def work() -> Any:
-        run_dir = RunDir(folder, to_dict(config), command=f"prefeval {step.command}")
+        run_dir = RunDir(folder, recorded, command=f"prefeval {step.command}")
         return _dotted(function_name)(config, run_dir)
 
-    return root.stage(step.name, {"config": to_dict(config), "uses": used}, work)
+    # what a run directory is held to: a bench leaves out the pace and the price of its judge's calls
+    recorded = getattr(config, "recorded", None) or to_dict(config)
+    return root.stage(step.name, {"config": recorded, "uses": used}, work)
 
 
 def _check(recipe: Recipe, where: str) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from leaderboard.answers import Answers
     from leaderboard.benchmarks.base import Benchmark
     from leaderboard.verdicts import Journal
-    from prefeval.api_types import Limits, Price
+    from prefeval.api_types import Limits
 
 DRY_RUN = "--dry-run"
 
@@ -93,6 +93,7 @@ def judge(argv: list[str]) -> int:
     parser.add_argument(DRY_RUN, action="store_true", help="count calls and tokens, ask nothing")
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
     parser.add_argument("--max-cost", type=float, metavar="DOLLARS", help="what this call may spend; needs --price")
+    parser.add_argument("--judge-max-tokens", type=positive, metavar="N", help="most tokens of a verdict's text")
     parser.add_argument("--requests-per-minute", type=float, metavar="N", help="pace of the calls")
     parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="pace in prompt and completion tokens")
     batch_arguments(parser)
@@ -102,7 +103,8 @@ def judge(argv: list[str]) -> int:
     from prefeval.api_types import Limits
 
     price = (args.price[0], args.price[1]) if args.price else None
-    limits = Limits(args.concurrency, args.requests_per_minute, args.tokens_per_minute, args.max_cost, price)
+    paces = args.requests_per_minute, args.tokens_per_minute
+    limits = Limits(args.concurrency, *paces, args.max_cost, price, args.judge_max_tokens)
 
     benchmark = open_benchmark(args.benchmark, args.data, args.limit, orders=args.orders)
     if args.orders == "both" and benchmark.protocol != "alpaca_eval":
@@ -112,7 +114,7 @@ def judge(argv: list[str]) -> int:
     named = args.baseline or own
     baselines = [answers_from_file(benchmark, file) for file in expand(named)] if named else []
     if args.dry_run:
-        return _dry_run(benchmark, answers, baselines, args.out, price)
+        return _dry_run(benchmark, answers, baselines, args.out, limits)
     if wants_batch(args):
         from leaderboard.batches import judge_by_batch
 
@@ -200,7 +202,7 @@ def _judge(
 
 
 def _dry_run(
-    benchmark: Benchmark, answers: Sequence[Answers], baselines: Sequence[Answers], out: Path, price: Price | None
+    benchmark: Benchmark, answers: Sequence[Answers], baselines: Sequence[Answers], out: Path, limits: Limits
 ) -> int:
     """What is left to ask: verdicts that an earlier call obtained are not counted."""
     from leaderboard.dry_run import cost_text
@@ -209,7 +211,7 @@ def _dry_run(
 
     journals = {one.model: _journal(out, benchmark, one.model, read_only=True) for one in answers}
     tasks = [t for one in answers for t in to_ask(benchmark.tasks(one, baselines), journals[one.model])]
-    sys.stdout.write(f"{cost_text(estimate_cost(tasks, price))}\n")
+    sys.stdout.write(f"{cost_text(estimate_cost(tasks, limits))}\n")
     return 0
 
 

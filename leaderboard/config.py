@@ -14,7 +14,9 @@ from prefeval.errors import ConfigError, nearest
 Orders = Literal["published", "both"]
 _NOT_RECORDED = ("price", "max_cost", "requests_per_minute", "tokens_per_minute")
 # runs that were started before these were there go on
-_RECORDED_IF_GIVEN: dict[str, Any] = {"baselines": {}, "limits": {}, "orders": "published", "human": ""}
+_RECORDED_IF_GIVEN: dict[str, Any] = {
+    "baselines": {}, "limits": {}, "orders": "published", "human": "", "judge_max_tokens": None
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class BenchConfig:
     max_new_tokens: int = 512
     temperature: float = 0.0
     """Of the answers; MT-Bench's protocol has its own by category."""
+    judge_max_tokens: int | None = None
+    """Most tokens of a judge's reply, in place of the protocols' own bounds (Arena-Hard's is 4096)."""
     concurrency: int = 8
     """Judge calls at a time."""
     resamples: int = 1000
@@ -130,7 +134,8 @@ class BenchConfig:
 
     def judge_limits(self) -> Limits:
         """Raises ConfigError for a limit that is not positive."""
-        return Limits(self.concurrency, self.requests_per_minute, self.tokens_per_minute, self.max_cost, self.price)
+        paces = self.requests_per_minute, self.tokens_per_minute
+        return Limits(self.concurrency, *paces, self.max_cost, self.price, self.judge_max_tokens)
 
     def limit_of(self, benchmark: str) -> int | None:
         return {plain_name(k): v for k, v in self.limits.items()}.get(plain_name(benchmark), self.limit)

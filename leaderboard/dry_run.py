@@ -65,7 +65,7 @@ def plan_bench(config: BenchConfig) -> BenchPlan:
             path = folder / "verdicts" / file_name(benchmark.name) / f"{file_name(name)}.jsonl"
             tasks += to_ask(benchmark.tasks(answers[name], baselines), Journal(path, read_only=True))
         replies[benchmark.name] = {name: missing for name, (_, missing) in planned.items()}
-        calls[benchmark.name] = estimate_cost(tasks, config.price)
+        calls[benchmark.name] = estimate_cost(tasks, config.judge_limits())
     return BenchPlan(config, replies, calls)
 
 

@@ -59,9 +59,9 @@ class ChatClient:
 
     `price_per_million` = dollars (prompt, completion); `max_cost` dollars are never passed, as far as token estimates
     go, `spent` of which are gone already; clients that share a cap are given one `budget`. `extra_body` (a server's
-    own options) is sent with every request and part of the store's key. `timeout` bounds a whole call, so that a reply
-    that trickles does not hold it up for ever. Raises ConfigError for unusable settings; at call time, for a missing
-    key of a remote endpoint.
+    own options) is sent with every request and part of the store's key; `reply_tokens` caps what requests ask for.
+    `timeout` bounds a whole call, so that a reply that trickles does not hold it up for ever. Raises ConfigError for
+    unusable settings; at call time, for a missing key of a remote endpoint.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class ChatClient:
         extra_body: Mapping[str, Any] | None = None,
         backoff_seconds: float = 0.5,
         budget: Budget | None = None,
+        reply_tokens: int | None = None,
     ) -> None:
         if concurrency < 1 or max_retries < 0 or timeout <= 0:
             raise ConfigError(f"judge or server '{model}': concurrency, retries and timeout must be positive")
@@ -89,7 +90,7 @@ class ChatClient:
                 f"'{model}': a spending cap needs a price (dollars per million tokens: prompt, completion)"
             )
         self.model, self.concurrency, self.max_retries, self.timeout = model, concurrency, max_retries, timeout
-        self.price = price_per_million
+        self.price, self.reply_tokens = price_per_million, reply_tokens
         self.extra_body = dict(extra_body or {})
         self._base_url = check_base_url(base_url) if base_url else None
         self._api_key, self._backoff = api_key, backoff_seconds
@@ -149,6 +150,8 @@ class ChatClient:
         Whatever a server answered is kept, also an empty reply or a refusal: it has been paid for. Errors are not
         stored: the next run asks again. The same question asked twice at a time is one call.
         """
+        if self.reply_tokens is not None and request.max_tokens > self.reply_tokens:
+            request = replace(request, max_tokens=self.reply_tokens)
         key = self.key(request)
         saved = store.get("reply", key) if store is not None else None
         if saved is not None:
@@ -290,4 +293,5 @@ def open_client(
         tokens_per_minute=given.tokens_per_minute,
         max_cost=given.max_cost,
         price_per_million=given.price,
+        reply_tokens=given.reply_tokens,
     )

@@ -21,16 +21,20 @@ Price = tuple[float, float]  # dollars a million tokens: prompt, completion
 
 @dataclass(frozen=True)
 class Limits:
-    """What calls to an endpoint must keep to. `max_cost` is in dollars and needs a `price`; None is no limit."""
+    """What calls to an endpoint must keep to. `max_cost` is in dollars and needs a `price`; None is no limit.
+
+    `reply_tokens` is the most that one reply may have, whatever the request asks for.
+    """
 
     concurrency: int = 8
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     max_cost: float | None = None
     price: Price | None = None
+    reply_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "max_cost"):
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "max_cost", "reply_tokens"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name.replace('_', '-')} must be positive, not {value}")
@@ -130,18 +134,20 @@ class CostEstimate:
     most: float | None
 
 
-def estimate_cost(tasks: Iterable[JudgeTask], price: Price | None, expected_completion: int = 400) -> CostEstimate:
+def estimate_cost(tasks: Iterable[JudgeTask], limits: Limits, expected_completion: int = 400) -> CostEstimate:
     """Tokens and dollars before anything is sent, with `expected_completion` tokens a reply, or its limit if lower."""
+    price = limits.price
     calls = prompt = completion = longest = 0
     for task in tasks:
         calls += 1
         prompt += ChatRequest(task.messages).prompt_tokens()
-        completion += min(task.max_tokens, expected_completion)
-        longest += task.max_tokens
+        most = min(task.max_tokens, limits.reply_tokens or task.max_tokens)
+        completion += min(most, expected_completion)
+        longest += most
     if price is None:
         return CostEstimate(calls, prompt, completion, None, None)
-    cost, most = ((prompt * price[0] + tokens * price[1]) / 1e6 for tokens in (completion, longest))
-    return CostEstimate(calls, prompt, completion, cost, most)
+    expected, worst = ((prompt * price[0] + tokens * price[1]) / 1e6 for tokens in (completion, longest))
+    return CostEstimate(calls, prompt, completion, expected, worst)
 
 
 class MalformedReply(Exception):

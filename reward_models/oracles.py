@@ -44,6 +44,20 @@ class ModelOracle(MatrixOracle):
         """`features` are hidden states (hidden,) known beforehand, by token ids; the backbone runs for the others."""
         self.model, self.name, self.budget = model.eval(), name, budget
         self._features = features or {}
+        self._states: tuple[Path, bool] | None = None
+
+    def keep_states(self, folder: Path, *, half: bool) -> None:
+        """Read hidden states of a causal backbone from `folder` and keep new ones there; see `features`."""
+        self._states = (folder, half)
+
+    def _known(self, groups: Sequence[Sequence[tuple[int, ...]]]) -> Mapping[tuple[int, ...], Tensor]:
+        """Hidden states that need not be computed, by token ids."""
+        if self._states is None:
+            return self._features
+        from reward_models.features import pooled_states
+
+        folder, half = self._states
+        return pooled_states(self.model, [ids for group in groups for ids in group], folder, half=half)
 
     def scores(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
         from reward_models.heads import score_matrix
@@ -58,7 +72,7 @@ class ModelOracle(MatrixOracle):
         """Head outputs of each group's k responses: (k, width) float64 tensors on the CPU."""
         encoded = [self.model.group(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
         title = f"scoring with {self.name}"
-        rows = self.model.read(encoded, budget=self.budget, known=self._features, title=title)
+        rows = self.model.read(encoded, budget=self.budget, known=self._known(encoded), title=title)
         return [self._own(group) for group in rows]
 
     def outputs_and_states(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[tuple[Any, Any]]:
@@ -66,10 +80,14 @@ class ModelOracle(MatrixOracle):
         import torch
 
         encoded = [self.model.group(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
-        rows = self.model.read(encoded, "features", budget=self.budget, known=self._features, title="hidden states")
+        rows = self._read_states(encoded)
         with torch.inference_mode():
             outputs = [self._own(self.model.head_outputs(group)) for group in rows]
         return [(own, group[: len(own)].double().cpu()) for own, group in zip(outputs, rows, strict=True)]
+
+    def _read_states(self, encoded: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+        known = self._known(encoded)
+        return self.model.read(encoded, "features", budget=self.budget, known=known, title="hidden states")
 
     def _own(self, rows: Tensor) -> Tensor:
         """The responses' rows, each with the prompt columns of the prompt's row behind them, where there is one."""
@@ -83,7 +101,7 @@ class ModelOracle(MatrixOracle):
     def states(self, prompts: Sequence[Prompt], groups: Sequence[Group]) -> list[FloatArray]:
         """Pooled hidden states of each group's k responses, of a causal backbone: (k, hidden) float64 arrays."""
         encoded = [self.model.encode(p, list(g)) for p, g in zip(prompts, groups, strict=True)]
-        rows = self.model.read(encoded, "features", budget=self.budget, known=self._features, title="hidden states")
+        rows = self._read_states(encoded)
         return [group.double().cpu().numpy() for group in rows]
 
 

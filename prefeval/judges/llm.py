@@ -43,9 +43,13 @@ class LLMJudge:
 
     @property
     def id(self) -> str:
-        """The model, with a hash of the endpoint's extra options where there are any. Sampling belongs to the task."""
+        """The model, with a hash of the endpoint's extra options and the cap on replies, where there are any.
+
+        Sampling belongs to the task.
+        """
         extra = f"+{sha256_json(self.client.extra_body)[:8]}" if self.client.extra_body else ""
-        return f"{self.client.model}{extra}"
+        cap = f"-max{self.client.reply_tokens}" if self.client.reply_tokens else ""
+        return f"{self.client.model}{extra}{cap}"
 
     async def rule(self, task: JudgeTask) -> Verdict:
         """One verdict; a failed call or an unreadable reply is in its `error`."""
@@ -59,7 +63,7 @@ class LLMJudge:
             reply = await self.client.ask(request, self.store)
         asked = read = [reply]
         parsed = self._read(parser, read)
-        follow_up = _follow_up(parser, request, reply, parsed)
+        follow_up = _follow_up(parser, request, reply, parsed, self.client.reply_tokens or _CUT_LIMIT)
         if reply.logprobs is not None and parsed.error is not None:
             follow_up, parser = await self._held_to_labels(request, parser)
         if follow_up is not None:
@@ -183,11 +187,11 @@ def _in_words(request: ChatRequest) -> ChatRequest:
     return replace(request, top_logprobs=0, temperature=0.0, max_tokens=max(request.max_tokens, _TEXT_TOKENS))
 
 
-def _follow_up(parser: str, request: ChatRequest, reply: ChatReply, parsed: Parsed) -> ChatRequest | None:
-    """The second question to an unreadable reply, where there is one worth asking."""
+def _follow_up(parser: str, request: ChatRequest, reply: ChatReply, parsed: Parsed, most: int) -> ChatRequest | None:
+    """The second question to an unreadable reply, where there is one worth asking; `most` tokens is all it may take."""
     if reply.error is not None or reply.refusal or parsed.error is None or request.top_logprobs:
         return None
-    larger = min(max(request.max_tokens * _CUT_FACTOR, _CUT_LEAST), _CUT_LIMIT)
+    larger = min(max(request.max_tokens * _CUT_FACTOR, _CUT_LEAST), most)
     if reply.finish_reason == "length" and larger > request.max_tokens:
         return replace(request, max_tokens=larger)
     if not reply.text.strip():

@@ -30,7 +30,7 @@ from prefeval.api import (
     run_async,
 )
 from prefeval.api_limits import Pace, backoff, retry_after, scrub
-from prefeval.api_types import endpoint_family
+from prefeval.api_types import Limits, endpoint_family
 from prefeval.errors import ConfigError
 from prefeval.files import read_json
 from prefeval.judges.base import JudgeTask
@@ -452,11 +452,13 @@ def test_endpoints_are_parsed() -> None:
 def test_cost_is_estimated_before_anything_is_sent() -> None:
     text = "x" * 4500  # 1000 tokens at 4.5 bytes a token, 7 more for one message of a template
     task = JudgeTask("t", Prompt.from_text("q"), "a", "b", (Message("user", text),), "mt_pair", max_tokens=2048)
-    found = estimate_cost([task] * 100, (10.0, 30.0), expected_completion=500)
+    found = estimate_cost([task] * 100, Limits(price=(10.0, 30.0)), expected_completion=500)
     assert (found.calls, found.prompt_tokens, found.completion_tokens) == (100, 100_700, 50_000)
     assert found.cost == pytest.approx((100_700 * 10 + 50_000 * 30) / 1e6)
     assert found.most == pytest.approx((100_700 * 10 + 204_800 * 30) / 1e6)
-    assert estimate_cost([task], None).cost is None
+    capped = estimate_cost([task], Limits(price=(10.0, 30.0), reply_tokens=100))
+    assert (capped.completion_tokens, capped.most) == (100, pytest.approx((1007 * 10 + 100 * 30) / 1e6))
+    assert estimate_cost([task], Limits()).cost is None
 
 
 def test_the_estimate_is_near_what_alpaca_eval_paid() -> None:
@@ -480,4 +482,4 @@ def test_the_estimate_is_near_what_alpaca_eval_paid() -> None:
         tasks.append(JudgeTask("t", Prompt.from_text("q"), "a", "b", filled, "alpaca_logprob", max_tokens=1))
     paid = sum(row["price_per_example"] for row in rows)
     assert paid == pytest.approx(6.92, abs=0.01)
-    assert estimate_cost(tasks, (10.0, 30.0)).cost == pytest.approx(paid, rel=0.1)
+    assert estimate_cost(tasks, Limits(price=(10.0, 30.0))).cost == pytest.approx(paid, rel=0.1)

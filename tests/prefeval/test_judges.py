@@ -338,6 +338,16 @@ def test_a_cut_verdict_gets_more_room_once() -> None:
     assert server.calls == 2
 
 
+def test_a_reply_never_gets_more_tokens_than_the_cap_allows() -> None:
+    with FakeServer(ok("Let me see", finish_reason="length")) as server:
+        judge = LLMJudge(ChatClient("j", server.base_url, "key", reply_tokens=300))
+        (found,) = rule(judge, task("mt_grade", second=None, max_tokens=1000))
+        rule(judge, task("mt_grade", second=None, max_tokens=200))
+    assert [b["max_tokens"] for b in server.requests][:2] == [300, 200]
+    assert "cut by its token limit" in (found.error or "")
+    assert judge.id == "j-max300"
+
+
 def test_judge_identity() -> None:
     plain = LLMJudge(ChatClient("j", "http://host/v1"))
     assert plain.id == "j"

@@ -36,6 +36,34 @@ def token_batches(lengths: Sequence[int], budget: int, *, max_items: int | None 
     return batches
 
 
+def least_work_batches(lengths: Sequence[int], budget: int, call_cost: float) -> list[list[int]]:
+    """`token_batches` that cost least: padded tokens, and `call_cost` tokens' worth of work for each batch.
+
+    Texts of unequal length share a batch only where padding them costs less than a call of their own. Raises ValueError
+    as `token_batches` does, and for a negative `call_cost`.
+    """
+    if not call_cost >= 0:
+        raise ValueError(f"call_cost ({call_cost}) must not be negative")
+    token_batches(lengths[:1], budget)  # the checks
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    if order and lengths[order[0]] < 0:
+        raise ValueError(f"lengths must not be negative; the smallest is {lengths[order[0]]}")
+    least = np.zeros(len(order) + 1)  # least[n]: of the n shortest
+    first = np.zeros(len(order) + 1, dtype=np.int64)  # where the last batch of that plan begins
+    for n, index in enumerate(order, 1):
+        width = lengths[index]
+        begin = max(0, n - max(1, budget // width)) if width else 0
+        work = least[begin:n] + width * np.arange(n - begin, 0, -1) + call_cost
+        best = int(np.argmin(work))
+        least[n], first[n] = work[best], begin + best
+    batches: list[list[int]] = []
+    end = len(order)
+    while end:
+        batches.append(order[first[end] : end])
+        end = int(first[end])
+    return batches[::-1]
+
+
 def steps_per_epoch(count: int, batch_size: int) -> int:
     """Optimiser steps in one pass over `count` items."""
     return math.ceil(count / batch_size)

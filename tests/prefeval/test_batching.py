@@ -1,11 +1,13 @@
 """Token-budget batches, seeded step batches and padding."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefeval.batching import pad_right, step_batches, steps_per_epoch, token_batches
+from prefeval.batching import least_work_batches, pad_right, step_batches, steps_per_epoch, token_batches
 
 
 @settings(max_examples=100, deadline=None)
@@ -25,6 +27,37 @@ def test_token_batches_by_hand():
     assert token_batches([4, 2, 9, 3], 8) == [[1, 3], [0], [2]]
     assert token_batches([1, 1, 1], 100, max_items=2) == [[0, 1], [2]]
     assert token_batches([], 5) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=8), st.integers(1, 70), st.sampled_from([0.0, 4.0, 25.0, 1e4]))
+def test_least_work_batches_are_no_dearer_than_any_partition(lengths, budget, call_cost):
+    """Against every way to cut the sorted lengths; no other partition does better, since swaps only widen batches."""
+    batches = least_work_batches(lengths, budget, call_cost)
+    assert sorted(i for b in batches for i in b) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+
+    def work(parts):
+        return sum(max(part) * len(part) + call_cost for part in parts)
+
+    ordered, cheapest = sorted(lengths), float("inf")
+    for cuts in itertools.product([False, True], repeat=max(0, len(ordered) - 1)):
+        places = [0, *(n for n, cut in enumerate(cuts, 1) if cut), len(ordered)]
+        parts = [ordered[a:b] for a, b in itertools.pairwise(places) if b > a]
+        if all(len(part) == 1 or max(part) * len(part) <= budget for part in parts):
+            cheapest = min(cheapest, work(parts))
+    assert work([[lengths[i] for i in batch] for batch in batches]) == pytest.approx(cheapest)
+
+
+def test_least_work_batches_by_hand():
+    # together 4 * 900 = 3600 padded tokens; apart 2 * 150 + 2 * 900 and two calls
+    assert least_work_batches([900, 100, 150, 890], 6144, 128) == [[1, 2], [3, 0]]
+    assert least_work_batches([900, 100, 150, 890], 6144, 5000) == [[1, 2, 3, 0]]
+    assert least_work_batches([], 5, 1) == []
+    for bad in (([1], 0, 1), ([-1], 4, 1), ([1], 4, -1)):
+        with pytest.raises(ValueError):
+            least_work_batches(*bad)
 
 
 @pytest.mark.parametrize(("lengths", "budget", "limit"), [([1], 0, None), ([-1], 4, None), ([1], 4, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 import torch
 from tiny import make_tiny_model, make_tiny_tokenizer
 
+from prefeval.errors import ConfigError
+from prefeval.files import write_jsonl
 from reward_models import features
 from reward_models.config import HeadConfig
+from reward_models.evaluate_cli import evaluate
 from reward_models.features import fingerprint, pooled_states
 from reward_models.modeling import PreferenceModel
 
@@ -83,3 +87,35 @@ def test_other_weights_precisions_and_damaged_shards_are_computed_anew(model: Pr
     count = Counted(model)
     pooled_states(model, SEQUENCES, tmp_path)
     assert count.read == len(SEQUENCES)
+
+
+def test_models_with_one_backbone_are_evaluated_in_one_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second head finds every hidden state; its metrics are those that it has without the folder."""
+    read: list[int] = []
+    plain = PreferenceModel.features
+
+    def counted(model: PreferenceModel, ids: Any, lengths: Any) -> Any:
+        read.append(len(ids))
+        return plain(model, ids, lengths)
+
+    monkeypatch.setattr(PreferenceModel, "features", counted)
+    rows = [{"prompt": f"q {n}", "chosen": f"the sky {n}", "rejected": "fox " * (n + 1)} for n in range(5)]
+    data = write_jsonl(tmp_path / "pairs.jsonl", rows)
+    found = []
+    for seed, kind in enumerate(("bt", "hybrid")):
+        head = HeadConfig(kind)  # type: ignore[arg-type]
+        model = PreferenceModel.from_base(make_tiny_model(0), make_tiny_tokenizer(), head, seed=seed, max_length=64)
+        path = model.save_pretrained(tmp_path / kind)
+        for keep in (["--features", str(tmp_path / "states")], []):
+            argv = ["--oracle", f"model:{path}", "--data", str(data), "--out", str(tmp_path / "m"), "--json"]
+            assert evaluate([*argv, *keep, "--resamples", "10"]) == 0
+            found.append((json.loads(capsys.readouterr().out), sum(read)))
+            read.clear()
+    assert [count for _, count in found] == [10, 10, 0, 10]
+    for kept, fresh in (found[:2], found[2:]):
+        assert kept[0]["nll"] == pytest.approx(fresh[0]["nll"], abs=2e-3)  # kept states may be those of bf16
+        assert kept[0]["accuracy"] == fresh[0]["accuracy"]
+    with pytest.raises(ConfigError, match="no causal backbone"):
+        evaluate(["--oracle", "rules:shorter", "--data", str(data), "--out", str(tmp_path / "m"), "--features", "x"])

@@ -47,14 +47,15 @@ class Comparison:
     p: float
     detectable: float
     measure: str = OUTCOME
+    judge: str = ""  # of both: verdicts of two judges do not compare
 
 
 def paired_comparisons(table: Table, *, resamples: int = 1000, seed: int = 0) -> list[Comparison]:
-    """Outcomes of each pair of models (in the table's order) that shares at least two questions: difference with a
-    bootstrap over questions, p of a sign-flip test. Outcomes are shares of wins, or ratings."""
+    """Outcomes of each pair of models (in the table's order) that shares a judge and at least two questions: difference
+    with a bootstrap over questions, p of a sign-flip test. Outcomes are shares of wins, or ratings."""
     values = _outcome_matrix(table.rows)
     found, raw = [], []
-    for first, second in _pair_blocks(len(table.rows)):
+    for first, second in _pair_blocks(table.rows):
         d = values[:, first] - values[:, second]
         shared = ~np.isnan(d)
         d = np.where(shared, d, 0.0)
@@ -71,9 +72,9 @@ def paired_comparisons(table: Table, *, resamples: int = 1000, seed: int = 0) ->
             asked = sum(1 for q in a.outcomes if q in b.outcomes)
             estimate = Estimate(float(mean[j]), low, high, int(n[j]), asked - int(n[j]))
             detectable = minimum_detectable_difference(float(deviation[j]), int(n[j]))
-            found.append((a.name, b.name, estimate, detectable))
+            found.append((a, b, estimate, detectable))
             raw.append(float(p[j]))
-    return [Comparison(a, b, e, p, m) for (a, b, e, m), p in zip(found, holm(raw), strict=True)]
+    return [_comparison(*one, p) for one, p in zip(found, holm(raw), strict=True)]
 
 
 def refitted_comparisons(table: Table, column: str) -> list[Comparison]:
@@ -84,6 +85,8 @@ def refitted_comparisons(table: Table, column: str) -> list[Comparison]:
     rows = [r for r in table.rows if column in r.draws and r.extra.get(column) is not None]
     found, raw = [], []
     for a, b in combinations(rows, 2):
+        if a.judge != b.judge:
+            continue
         draws = a.draws[column] - b.draws[column]
         draws = draws[~np.isnan(draws)]
         first, second = a.extra[column], b.extra[column]
@@ -94,8 +97,8 @@ def refitted_comparisons(table: Table, column: str) -> list[Comparison]:
         n, failed = min(a.score.n, b.score.n), max(a.score.n_failed, b.score.n_failed)
         raw.append(float(normal_p((first - second) / spread)) if spread > 0 else float(first == second))
         detectable = minimum_detectable_difference(spread, 1)
-        found.append((a.name, b.name, Estimate(first - second, low, high, n, failed), detectable))
-    return [Comparison(a, b, e, p, m, column) for (a, b, e, m), p in zip(found, holm(raw), strict=True)]
+        found.append((a, b, Estimate(first - second, low, high, n, failed), detectable))
+    return [_comparison(*one, p, column) for one, p in zip(found, holm(raw), strict=True)]
 
 
 def write_comparisons(table: Table, folder: str | Path, best: int, options: ScoreOptions) -> list[Path]:
@@ -133,6 +136,12 @@ def shared_questions(table: Table) -> FloatArray:
     return np.asarray(known.T @ known, dtype=np.float64)
 
 
+def _comparison(
+    first: TableRow, second: TableRow, difference: Estimate, detectable: float, p: float, measure: str = OUTCOME
+) -> Comparison:
+    return Comparison(first.name, second.name, difference, p, detectable, measure, first.judge)
+
+
 def _outcome_matrix(rows: Sequence[TableRow]) -> FloatArray:
     """Outcomes by question and model, NaN where there is none: (Q, K)."""
     place = {q: i for i, q in enumerate(dict.fromkeys(q for row in rows for q in row.outcomes))}
@@ -142,8 +151,11 @@ def _outcome_matrix(rows: Sequence[TableRow]) -> FloatArray:
     return values
 
 
-def _pair_blocks(k: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """All pairs i < j of k rows, in order, a block at a time."""
-    first, second = np.triu_indices(k, 1)
+def _pair_blocks(rows: Sequence[TableRow]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """All pairs i < j of rows with the same judge, in order, a block at a time."""
+    judge = np.unique([row.judge for row in rows], return_inverse=True)[1]
+    first, second = np.triu_indices(len(rows), 1)
+    alike = judge[first] == judge[second]
+    first, second = first[alike], second[alike]
     for i in range(0, len(first), _BLOCK):
         yield first[i : i + _BLOCK], second[i : i + _BLOCK]

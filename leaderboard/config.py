@@ -35,6 +35,7 @@ class BenchConfig:
     """`prefeval bench`: answers of `models` to `benchmarks`, verdicts of `judge`, scores with intervals.
 
     --dry-run prints what is left to sample and to ask, and what that may cost; nothing is opened, asked or written.
+    --batch-write DIR, --batch-read FILE ... and --batch-submit DIR use the judge's batch API, at half the price.
     """
 
     name: str = "bench"

@@ -147,6 +147,26 @@ def test_refitted_scores_are_compared_too(tmp_path: Path) -> None:
     assert not (tmp_path / "none" / "out" / "comparisons.json").exists()
 
 
+def test_models_are_compared_under_one_judge_only(tmp_path: Path) -> None:
+    """The same questions, judged by two judges: what one says of a does not compare with what the other says of c."""
+    files = []
+    for name, judge in (("a", "strict"), ("b", "strict"), ("c", "mild"), ("d", "mild")):
+        rows = [{**row, "annotator": judge} for row in annotations(name, 30, ord(name))]
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(rows))
+    board = run(tmp_path, "alpaca_eval", files)
+    assert {name: row["judge"] for name, row in board.items()} == {
+        "a": "strict",
+        "b": "strict",
+        "c": "mild",
+        "d": "mild",
+    }
+    for kind in ("comparisons", "comparisons_refitted"):
+        found = json.loads((tmp_path / "out" / f"{kind}.json").read_text())
+        pairs = {(*sorted((c["first"], c["second"])), c["judge"]) for c in found}
+        assert pairs == {("a", "b", "strict"), ("c", "d", "mild")}
+
+
 def test_models_of_different_questions_are_resampled_on_their_own(tmp_path: Path) -> None:
     """Three models, no question in common: each interval is the one that the model has alone, and none is compared."""
     files = []

@@ -69,9 +69,11 @@ class MasterAdamW:
             self.masters = [nn.Parameter(m) for m in self.masters]
         for master in self.masters:
             master.grad = torch.zeros_like(master)
+        # which sums hold the step before: the first gradient of a step replaces them, which spares a pass over memory
+        self._stale = [False] * len(self.masters)
         self._hooks = [
-            p.register_post_accumulate_grad_hook(_adder(m))  # type: ignore[no-untyped-call]
-            for p, m in zip(self.parameters, self.masters, strict=True)
+            p.register_post_accumulate_grad_hook(self._adder(n))  # type: ignore[no-untyped-call]
+            for n, p in enumerate(self.parameters)
             if self.split
         ]
         groups = [
@@ -82,7 +84,11 @@ class MasterAdamW:
         self._adam = torch.optim.AdamW([g for g in groups if g["params"]], betas=betas, eps=eps, fused=fused)
 
     def gradients(self) -> list[Tensor]:
-        """The fp32 gradient sums, in the order of `names`."""
+        """The fp32 gradient sums of the step, in the order of `names`; zero where no loss has reached."""
+        for n, master in enumerate(self.masters):
+            if self._stale[n] and master.grad is not None:
+                master.grad.zero_()
+                self._stale[n] = False
         return [m.grad for m in self.masters if m.grad is not None]
 
     def gradient_norm(self) -> Tensor:
@@ -91,13 +97,29 @@ class MasterAdamW:
 
     def update(self, learning_rate: float, norm: Tensor, max_norm: float) -> None:
         """One AdamW step on gradients scaled to a norm of at most `max_norm` (0 = no limit); gradients become zero."""
-        if max_norm > 0:
+        if max_norm > 0 and not norm + 1e-6 <= max_norm:  # below it every gradient would be multiplied by one
             torch.nn.utils.clip_grads_with_norm_(self.masters, max_norm, norm)
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._adam.step()
-        self._adam.zero_grad(set_to_none=False)
+        if self.split:
+            self._stale = [True] * len(self.masters)
+        else:
+            self._adam.zero_grad(set_to_none=False)
         self.publish()
+
+    def _adder(self, n: int) -> Callable[[Tensor], None]:
+        def add(parameter: Tensor) -> None:
+            total = self.masters[n].grad
+            if parameter.grad is not None and total is not None:
+                if self._stale[n]:
+                    total.copy_(parameter.grad)
+                    self._stale[n] = False
+                else:
+                    total.add_(parameter.grad)
+                parameter.grad = None
+
+        return add
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -149,12 +171,3 @@ def _cast(model: nn.Module, dtype: torch.dtype, replace: Mapping[str, Tensor] | 
             parameter.data = replace[name].detach()
         elif parameter.is_floating_point() and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
-
-
-def _adder(master: Tensor) -> Callable[[Tensor], None]:
-    def add(parameter: Tensor) -> None:
-        if parameter.grad is not None and master.grad is not None:
-            master.grad.add_(parameter.grad)
-            parameter.grad = None
-
-    return add

@@ -90,11 +90,11 @@ def test_a_pool_does_not_hold_the_texts() -> None:
 def test_many_files_in_one_pass_and_a_bad_one_among_them(tmp_path: Path) -> None:
     folder = tmp_path / "annotations"
     folder.mkdir()
-    for i in range(150):
+    for i in range(50):
         (folder / f"{i:03}.json").write_text(json.dumps(annotations(f"m{i}", 20, i)))
     board = run(tmp_path, "alpaca_eval", [folder], "--compare", "3")
-    assert len(board) == 150
-    for i in (0, 77):
+    assert len(board) == 50
+    for i in (0, 37):
         wins = [row["preference"] - 1 for row in annotations(f"m{i}", 20, i)]
         assert float(board[f"m{i}"]["win_rate"]) == pytest.approx(100 * float(np.mean(wins)))
     compared = json.loads((tmp_path / "out" / "comparisons.json").read_text())

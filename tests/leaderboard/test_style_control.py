@@ -149,6 +149,7 @@ def test_draws_are_the_refits_of_each_resample() -> None:
         assert found.zero_draws[r] == pytest.approx(100 / (1 + np.exp(-zero)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_at_zero_recovers_a_truth_that_does_not_depend_on_the_pool() -> None:
     """Verdicts drawn from theta + 2 d_length: the published score moves with the pool, style_at_zero stays."""
     rng = np.random.default_rng(2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefeval import files
@@ -28,6 +28,7 @@ JSON = st.recursive(
 SURROGATES = st.characters(exclude_categories=["Cs"])
 
 
+@settings(max_examples=40)
 @given(data=JSON)
 def test_dumps_is_json_for_plain_data(data: object) -> None:
     assert json.loads(files.dumps(data)) == data
@@ -47,6 +48,7 @@ def test_dumps_has_no_nan_and_takes_arrays_and_paths() -> None:
         files.dumps({"a": {1}})
 
 
+@settings(max_examples=40)
 @given(texts=st.lists(st.text(SURROGATES), max_size=5))
 def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     path = files.write_jsonl(tmp_path_factory.mktemp("j") / "x.jsonl", [{"t": t} for t in texts])

@@ -136,6 +136,7 @@ def test_the_degree_loss_is_its_formula_and_vanishes_with_its_weight() -> None:
     assert "degree_nll" not in nothing.metrics
 
 
+@pytest.mark.slow
 def test_training_learns_degrees_and_saves_a_plain_model(tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"prompt": f"Question {n}?", "chosen": f"Yes, the sky is blue today, number {n}.", "rejected": "No, it is red."}

@@ -151,7 +151,14 @@ def rows() -> list[dict[str, Any]]:
     return out
 
 
-@pytest.mark.parametrize("kind", ["plackett_luce", "top_1", "rao_kupper", "davidson", "adaptive"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "plackett_luce",
+        "rao_kupper",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("top_1", "davidson", "adaptive")),
+    ],
+)
 def test_training_learns_what_the_labels_say(kind: Any, tmp_path: Path) -> None:
     data = tmp_path / "ranked.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows()))

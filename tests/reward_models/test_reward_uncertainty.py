@@ -108,6 +108,7 @@ def one_toy(seed: int) -> Pessimist:
     return pessimistic_mle(duels, radius=radius, ridge=1e-4)
 
 
+@pytest.mark.slow
 def test_pessimism_refuses_the_arm_that_was_lucky_twice() -> None:
     seeds = 200
     reports = [one_toy(seed).report(np.eye(3), np.eye(3)[0]) for seed in range(seeds)]

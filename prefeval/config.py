@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from prefeval.errors import ConfigError, nearest
+from prefeval.guards import BadYaml, parse_yaml
 
 T = TypeVar("T")
 _ROOMS = ("prefeval", "reward_models", "alignment", "leaderboard")
@@ -50,14 +51,14 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; a bare name is looked up among the built-in recipes."""
     path = find_recipe(recipe)
     try:
-        with open(path, encoding="utf-8") as handle:
-            data = yaml.safe_load(handle)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except BadYaml as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -136,7 +137,11 @@ def _take_mapping_overrides(config: T, args: list[str]) -> tuple[T, list[str]]:
         target = plain
         for part in field.split("."):
             target = target[part]
-        target[name] = yaml.safe_load(inline or args.pop(0))
+        text = inline or args.pop(0)
+        try:
+            target[name] = parse_yaml(text)
+        except BadYaml:
+            raise ConfigError(f"--{field}.{name}: '{text}' cannot be read as a YAML value; quote it") from None
         changed = True
     return (from_dict(type(config), plain, where="command line") if changed else config), rest
 

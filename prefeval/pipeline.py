@@ -17,6 +17,7 @@ from typing import Any
 
 from prefeval.config import builtin_recipes, from_dict, read_recipe, to_dict
 from prefeval.errors import ConfigError, UserError, nearest
+from prefeval.guards import BadYaml, parse_yaml
 from prefeval.log import format_seconds, logger
 from prefeval.memory import peak_gigabytes
 from prefeval.runs import RunDir
@@ -221,8 +222,6 @@ def _check(recipe: Recipe, where: str) -> None:
 
 
 def _override(recipe: Recipe, args: list[str]) -> Recipe:
-    import yaml
-
     plain = to_dict(recipe)
     by_name = {s["name"]: s["config"] for s in plain["steps"]}
     while args:
@@ -232,8 +231,8 @@ def _override(recipe: Recipe, args: list[str]) -> Recipe:
             raise UserError(f"'{flag}': overrides are written --out DIR, --seed N or --STEP.a.b value")
         text = inline if has_inline else args.pop(0)
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except BadYaml:
             raise UserError(f"--{key}: '{text}' cannot be read as a YAML value; quote it") from None
         step, *path = key.split(".")
         if step in ("out", "seed") and not path:

@@ -1,6 +1,6 @@
 import sys, tempfile, importlib, time
 from pathlib import Path
-from .case import run
+from .case import run; sys.path.insert(0,"tests")
 mod = importlib.import_module(f"tests.corpus.{sys.argv[1]}")
 n=bad=0
 for c in mod.cases():

@@ -89,6 +89,8 @@ def _guarded(name: str, rest: list[str]) -> int:
     except BrokenPipeError:  # before OSError, whose subclass it is; stdout is gone, so nothing may be flushed into it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError:
+        return _fail("not enough memory for this; give it less at once (shorter files, smaller batches)", 1)
     except Exception as error:
         if _lacks_room(error):
             where = getattr(error, "filename", None)
@@ -101,8 +103,8 @@ def _lacks_room(error: Exception) -> bool:
     """Whether a full disk or quota is behind an error. safetensors and SQLite say it in words only."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    words = {"SafetensorError": "os error 28", "OperationalError": "database or disk is full"}
-    return words.get(type(error).__name__, "\n") in str(error)
+    words = {"SafetensorError": "os error 28", "OperationalError": "database or disk is full"}.get(type(error).__name__)
+    return words is not None and words in str(error)
 
 
 def _fail(message: str, code: int) -> int:

@@ -24,8 +24,8 @@ _ROOMS = ("prefeval", "reward_models", "alignment", "leaderboard")
 def load_config(cls: type[T], recipe: str | Path | None, overrides: Sequence[str] = (), *, command: str = "") -> T:
     """The dataclass `cls` from a YAML recipe (a file or a built-in name) and overrides such as ``--fit.epochs 2``.
 
-    Raises ConfigError for an unreadable file, an unknown key or a value of the wrong type. Exits like argparse on
-    ``--help`` and on unusable overrides.
+    Raises ConfigError for an unreadable file, an unknown key or option, or a value of the wrong type. Exits like
+    argparse on ``--help``.
     """
     data = {} if recipe is None else read_recipe(recipe)
     data.pop("about", None)  # what `prefeval recipes` prints
@@ -63,7 +63,11 @@ def _refuse_unknown_flags(cls: type[Any], args: Sequence[str]) -> None:
     known = [f"--{name}" for name in _field_names(cls)]
     for arg in args:
         flag = arg.partition("=")[0]
-        if arg.startswith("--") and flag != "--help" and flag.replace("-", "_") not in {k.replace("-", "_") for k in known}:
+        if (
+            arg.startswith("--")
+            and flag != "--help"
+            and flag.replace("-", "_") not in {k.replace("-", "_") for k in known}
+        ):
             raise ConfigError(f"{flag}: no such option{nearest(flag, known) or ' (--help lists them)'}")
 
 

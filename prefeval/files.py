@@ -108,6 +108,14 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"not valid JSON at line {error.lineno}: {error.msg}", file=path) from None
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises DataError."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"must hold a JSON object, not a {type(found).__name__}", file=path)
+    return found
+
+
 def read_jsonl(path: str | Path, *, tolerate_cut_tail: bool = False) -> list[Any]:
     """The rows of a JSONL file, gzipped or not. `tolerate_cut_tail` drops a last line that a crash cut short."""
     return [row for _, row in iterate_jsonl(path, tolerate_cut_tail=tolerate_cut_tail)]

@@ -139,7 +139,7 @@ def parse_yaml(text: str) -> Any:
     aliases that expand without bounds.
     """
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(text, _Loader)
         if _nodes(data, {}, set()) > _LARGEST_YAML:
             raise BadYaml("its aliases expand to more than a million values")
     except yaml.YAMLError as error:

@@ -216,7 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def make_server(service: OracleService, host: str, port: int) -> OracleServer:
     """An HTTP server, not yet running, on `host` and `port` (0: any free one)."""
-    return OracleServer((host, port), service)
+    try:
+        return OracleServer((host, port), service)
+    except OSError as error:  # taken, not allowed, no such host
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -225,7 +228,7 @@ def serve(argv: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="prefeval serve", description="Any oracle over HTTP: /score and /get_reward.")
     parser.add_argument("--oracle", required=True, help="model:PATH, hf:ID, judge:MODEL@URL, rules:NAME, ...")
-    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
     parser.add_argument(
         "--host", default="127.0.0.1", help="default: %(default)s, this machine alone; no authentication"
     )
@@ -239,6 +242,16 @@ def serve(argv: Sequence[str]) -> int:
         finally:
             service.close()
     return 0
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("must lie in 0..65535")
+    return value
+
+
+_port.__name__ = "int"  # what argparse calls a value that is none
 
 
 def _texts(body: Any, name: str) -> list[str]:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from prefeval.cli import main
 
 Content = str | bytes | Callable[[Path], None]
-_LOG = re.compile(r"\d\d:\d\d:\d\d ")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _listing(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _logging_to(stream: io.StringIO) -> Any:
+def _logging_to(stream: io.StringIO) -> Iterator[None]:
     """Log lines go where the errors go, whoever set logging up before."""
     from prefeval.log import logger, setup_logging
 
@@ -129,7 +128,3 @@ def jsonl(*rows: Any) -> str:
 def changed(row: Mapping[str, Any], **change: Any) -> dict[str, Any]:
     """The row with some fields changed; a field set to `...` is taken out."""
     return {name: value for name, value in {**row, **change}.items() if value is not ...}
-
-
-def named(area: str, cases: Iterable[Case]) -> list[tuple[str, Case]]:
-    return [(area, case) for case in cases]

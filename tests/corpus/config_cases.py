@@ -158,7 +158,3 @@ def bench() -> list[Case]:
         one("bench judge of no kind", BENCH.replace("rules:shorter", "rule:shorter") + "benchmarks: [mini-mt]\nlimit: 2\nout: out\n", "oracle 'rule:shorter': unknown kind 'rule'; did you mean 'rules'?"),
         one("answers that are not there", BENCH + "benchmarks: [mini-mt]\nlimit: 2\nout: out\n", "a.json: no such file"),
     ]  # fmt: skip
-
-
-def cases() -> list[Case]:
-    return [*yaml(), *train(), *align(), *pipelines(), *bench()]

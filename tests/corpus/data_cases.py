@@ -197,7 +197,3 @@ def published() -> list[Case]:
         Case("id pairs beside tables of another kind", (*_READ, "DIR/x_pairs.jsonl"), "DIR/x_responses.parquet: no column 'response_id'; the columns are text", {"x_pairs.jsonl": jsonl({"index": 0, "source": "s", "response_1": 0, "response_2": 1, "preference": 1}), "x_responses.parquet": _parquet({"text": "a"}), "x_instructions.parquet": _parquet({"index": 0, "instruction": "q"})}),
         Case("id pairs with an unknown id", (*_READ, "DIR/x_pairs.jsonl"), "DIR/x_pairs.jsonl, row 1, field 'response_2': id [1] is not in the table it refers to", {"x_pairs.jsonl": jsonl({"index": 0, "source": "s", "response_1": 0, "response_2": [1], "preference": 1}), "x_responses.parquet": _parquet({"response_id": 0, "text": "a"}), "x_instructions.parquet": _parquet({"index": 0, "instruction": "q"})}, 1, "response_2"),
     ]  # fmt: skip
-
-
-def cases() -> list[Case]:
-    return [*containers(), *pairs(), *groups(), *published()]

@@ -110,8 +110,25 @@ def side() -> list[Case]:
     gamed = "preference,index,std_delta_len,instruction_difficulty\n"
 
     def one(title: str, message: str, files: dict[str, Content], *more: str, **where: Any) -> Case:
-        argv = ("leaderboard", "--benchmark", "alpaca_eval", "--annotations", "DIR/a.json", "--data", "DIR/side", "--out", "DIR/out", *more)
-        return Case(f"side files: {title}", argv, message, {"a.json": rows, **{f"side/{k}": v for k, v in files.items()}}, **where)
+        argv = (
+            "leaderboard",
+            "--benchmark",
+            "alpaca_eval",
+            "--annotations",
+            "DIR/a.json",
+            "--data",
+            "DIR/side",
+            "--out",
+            "DIR/out",
+            *more,
+        )
+        return Case(
+            f"side files: {title}",
+            argv,
+            message,
+            {"a.json": rows, **{f"side/{k}": v for k, v in files.items()}},
+            **where,
+        )
 
     good = gamed + "1.0,0,0.1,0.2\n0.0,1,0.3,0.1\n"
     return [
@@ -131,8 +148,24 @@ def side() -> list[Case]:
 
 def human() -> list[Case]:
     def one(title: str, content: Content, message: str, name: str = "h.jsonl", **where: Any) -> Case:
-        argv = ("leaderboard", "--benchmark", "mt_bench", "--annotations", "DIR/m.jsonl", "--human", f"DIR/{name}", "--out", "DIR/out")
-        return Case(f"human labels: {title}", argv, message.replace("FILE", f"DIR/{name}"), {"m.jsonl": jsonl(MATCH), name: content}, **where)
+        argv = (
+            "leaderboard",
+            "--benchmark",
+            "mt_bench",
+            "--annotations",
+            "DIR/m.jsonl",
+            "--human",
+            f"DIR/{name}",
+            "--out",
+            "DIR/out",
+        )
+        return Case(
+            f"human labels: {title}",
+            argv,
+            message.replace("FILE", f"DIR/{name}"),
+            {"m.jsonl": jsonl(MATCH), name: content},
+            **where,
+        )
 
     vote = {"question_id": 81, "model_a": "a", "model_b": "b", "winner": "model_a", "judge": "p1", "turn": 1}
     return [
@@ -169,12 +202,30 @@ def lm_eval() -> list[Case]:
 
 ANSWER = {"instruction": "q", "output": "a", "generator": "m"}
 CHOICE = {"question_id": 1, "model_id": "m", "choices": [{"turns": ["a", "b"]}]}
-SAID = {"uid": "u", "model": "m", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": {"answer": "a"}}]}
+SAID = {
+    "uid": "u",
+    "model": "m",
+    "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": {"answer": "a"}}],
+}
 
 
 def answers() -> list[Case]:
-    def one(title: str, content: Content, message: str, name: str = "a.jsonl", benchmark: str = "mini-mt", **where: Any) -> Case:
-        argv = ("judge", "--benchmark", benchmark, "--answers", f"DIR/{name}", "--judge", "rules:shorter", "--baseline", f"DIR/{name}", "--out", "DIR/out")
+    def one(
+        title: str, content: Content, message: str, name: str = "a.jsonl", benchmark: str = "mini-mt", **where: Any
+    ) -> Case:
+        argv = (
+            "judge",
+            "--benchmark",
+            benchmark,
+            "--answers",
+            f"DIR/{name}",
+            "--judge",
+            "rules:shorter",
+            "--baseline",
+            f"DIR/{name}",
+            "--out",
+            "DIR/out",
+        )
         return Case(f"answers: {title}", argv, message.replace("FILE", f"DIR/{name}"), {name: content}, **where)
 
     return [
@@ -222,7 +273,3 @@ def custom() -> list[Case]:
         one("misspelt protocol", "benchmark 'x=mt_bnch:DIR/mine': write NAME=PROTOCOL:PATH; did you mean 'mt_bench'?", {"questions.jsonl": asked}, "x=mt_bnch:DIR/mine"),
         one("name of another benchmark", "benchmark 'mt-bench=mt_bench:DIR/mine': the name 'mt-bench' is another benchmark's; choose one of your own", {"questions.jsonl": asked}, "mt-bench=mt_bench:DIR/mine"),
     ]  # fmt: skip
-
-
-def cases() -> list[Case]:
-    return [*alpaca(), *arena(), *mt_bench(), *side(), *human(), *lm_eval(), *answers(), *custom()]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 64_000_000
 LARGEST_DOCUMENT = 2_000_000_000
-EXPANDED = 256_000_000  # text hardly shrinks by more than 20; gzip can by 1,000, Parquet and Zstandard by far more
-EXPANSION = 200
+EXPANDED = 64_000_000  # text hardly shrinks by more than 20; gzip can by 1,000, Parquet and Zstandard by far more
+EXPANSION = 50
 _LARGEST_YAML = 1_000_000  # nodes, aliases written out: recipes have hundreds
 
 
@@ -89,7 +89,7 @@ class _Expanded(io.RawIOBase):
 
 def too_large(path: str | Path) -> DataError:
     size = Path(path).stat().st_size
-    return DataError(f"{size:,} bytes expand to more than {_most(path):,}: not read", file=path)
+    return DataError(f"{size:,} bytes expand to more than {_most(path):,}; unpack it first if you trust it", file=path)
 
 
 def _most(path: str | Path) -> int:
@@ -111,7 +111,7 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
             raise too_large(path)
         seen = 0
         for batch in file.iter_batches(batch_size=4096):
-            seen += batch.nbytes
+            seen += sum(_whole(column).nbytes for column in batch.columns)
             if seen > _most(path):
                 raise too_large(path)
             rows += batch.to_pylist()
@@ -119,6 +119,11 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot be read as Parquet: {reason}", file=path) from None
     return rows
+
+
+def _whole(column: Any) -> Any:
+    """A column whose texts stand in a dictionary, as many times as they occur."""
+    return column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
 
 
 class BadYaml(ValueError):

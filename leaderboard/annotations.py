@@ -209,6 +209,8 @@ def grade_of(raw: Mapping[str, Any], file: object, row: int) -> GradeRow:
         raise DataError("is missing (neither a single nor a pair judgment)", file=file, row=row, field="score")
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise DataError(f"must be a number, not {short(value)}", file=file, row=row, field="score")
+    if value is not None and math.isinf(value):
+        raise DataError(f"must be a finite number, not {value}", file=file, row=row, field="score")
     grade = NAN if value is None or value == -1 else float(value)
     question = text_field(raw, "question_id", file, row)
     category = str(raw.get("category") or category_of(question))

@@ -61,5 +61,6 @@ def content_hash(answers: Sequence[Answers]) -> str:
 
 
 def file_name(model: str) -> str:
-    """A model's name as a file name."""
-    return re.sub(r"[^\w.@+=-]+", "_", model).strip("._") or "model"
+    """A model's name as a file name, never a path; long names, which no file system takes, end with their hash."""
+    plain = re.sub(r"[^\w.@+=-]+", "_", model).strip("._") or "model"
+    return plain if len(plain.encode()) <= 150 else f"{plain[:40]}-{sha256_json(model)[:12]}"

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from prefeval.data.chats import check_text
 from prefeval.errors import DataError
 from prefeval.files import iterate_jsonl, read_json, sha256_json, write_json, write_jsonl
 
@@ -63,6 +64,11 @@ def read_answers(file: str | Path) -> list[Answers]:
         if not isinstance(row, dict):
             raise DataError("must be an object", file=file, row=number)
         model, answer = _read_row(row, file, number)
+        for text in (model, answer.key, *answer.turns):
+            try:
+                check_text(text)
+            except ValueError as error:
+                raise DataError(str(error), file=file, row=number) from None
         found.setdefault(model, {})[answer.key] = answer
     if not found:
         raise DataError("holds no answers", file=file)
@@ -184,7 +190,7 @@ def _read_arena(row: Mapping[str, Any], file: object, number: int) -> tuple[str,
         raise DataError(f"not an Arena-Hard answer: {error!r}", file=file, row=number) from None
     if not isinstance(text, str):
         raise DataError("the assistant's answer must be a text", file=file, row=number, field="messages")
-    return model, Answer(key, (text,), str(user), metadata=row.get("metadata") or {})
+    return model, Answer(key, (text,), str(user), metadata=_style_record(row, "metadata", file, number))
 
 
 def _read_choices(row: Mapping[str, Any], file: object, number: int) -> tuple[str, Answer]:
@@ -196,7 +202,14 @@ def _read_choices(row: Mapping[str, Any], file: object, number: int) -> tuple[st
         raise DataError(f"not a model answer: {error!r}", file=file, row=number) from None
     if not turns or not all(isinstance(t, str) for t in turns):
         raise DataError("the turns must be texts", file=file, row=number, field="choices")
-    return model, Answer(key, tuple(turns), metadata=row.get("conv_metadata") or {})
+    return model, Answer(key, tuple(turns), metadata=_style_record(row, "conv_metadata", file, number))
+
+
+def _style_record(row: Mapping[str, Any], name: str, file: object, number: int) -> Mapping[str, Any]:
+    found = row.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise DataError("must be an object", file=file, row=number, field=name)
+    return found
 
 
 def _answer_id(model: str, answer: Answer, *more: Answer) -> str:

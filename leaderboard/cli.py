@@ -23,7 +23,7 @@ from leaderboard.from_files import expand, score_files
 from leaderboard.report import board_page
 from leaderboard.scoring import ALIGNMENTS, FAILURES, ScoreOptions
 from leaderboard.table import Table, as_dict, to_markdown, write_table
-from prefeval.errors import ConfigError, RunError
+from prefeval.errors import ConfigError, RunError, printable
 from prefeval.files import dumps, read_json, write_json, write_text
 from prefeval.log import logger
 from prefeval.runs import manifest
@@ -146,7 +146,7 @@ def bench(argv: list[str]) -> int:
         return bench_by_batch(batch, config)
     result = run_bench(config)
     for table in result.tables.values():
-        sys.stdout.write(to_markdown(table) + "\n")
+        sys.stdout.write(printable(to_markdown(table)) + "\n")
     logger.info("the run is in %s", result.folder)
     return 0
 
@@ -224,4 +224,4 @@ def _journal(out: Path, benchmark: Benchmark, model: str, *, read_only: bool = F
 
 
 def _show(table: Table, *, json: bool) -> None:
-    sys.stdout.write(dumps(as_dict(table)) + "\n" if json else to_markdown(table))
+    sys.stdout.write(dumps(as_dict(table)) + "\n" if json else printable(to_markdown(table)))

@@ -91,6 +91,10 @@ class BenchConfig:
         names = [m.name for m in self.models]
         if len(set(names)) < len(names):
             raise ConfigError(f"models: the names must differ: {', '.join(names)}")
+        from leaderboard.answering import file_name
+
+        if len({file_name(n) for n in names}) < len(names):
+            raise ConfigError(f"models: some names would be the same as file names: {', '.join(names)}")
         for spec in (self.baseline, *self.baselines.values()):
             for one in spec.values() if isinstance(spec, dict) else (spec,):
                 _check_baseline(one, names)

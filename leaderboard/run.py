@@ -39,6 +39,8 @@ from prefeval.judges.base import Judge
 from prefeval.log import logger
 from prefeval.runs import MetricRow, RunDir
 
+_WITH_WEIGHTS = ("model:", "laplace:", "hf:", "pair:", "ensemble:", "panel:")  # judges that fill memory
+
 
 @dataclass(frozen=True)
 class BenchResult:
@@ -60,8 +62,11 @@ def run_bench(
     benchmarks = open_benchmarks(config)
     run = RunDir(config.folder, config.recorded, command="bench")
     with run.lock():
+        # a judge without weights is opened first: a wrong spec is told before hours of answers
+        open_late = partial(open_judge, config.judge, run.path / "store.sqlite", config.judge_limits())
+        early = judge or (None if config.judge.startswith(_WITH_WEIGHTS) else open_late())
         answers = all_answers(run, config, benchmarks, open_model or partial(answerer, run))
-        used_judge = judge or open_judge(config.judge, run.path / "store.sqlite", config.judge_limits())
+        used_judge = early or open_late()
         tables, comparisons = {}, {}
         for benchmark in benchmarks:
             table = _run_one(run, config, benchmark, answers[benchmark.name], used_judge)

@@ -107,9 +107,11 @@ def open_answerer(spec: str, name: str, store: Path) -> Generator:
         from reward_models.oracles import open_oracle
 
         return open_generator(spec, name=name, open_oracle=open_oracle)
+    from prefeval.api_types import parse_endpoint
     from prefeval.generate.server import open_server
     from prefeval.store import Store
 
+    parse_endpoint(spec.removeprefix("server:"))  # a wrong one leaves no store behind
     return open_server(spec, name=name, store=Store(store))
 
 

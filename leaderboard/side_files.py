@@ -12,12 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from leaderboard.length_control import GamedRows
 from prefeval.errors import DataError
 from prefeval.files import read_json, read_jsonl, sha256_file
+from prefeval.guards import read_parquet
 from prefeval.types import FloatArray
 
 BASELINE = "gpt4_1106_preview"  # the gamed rows are this model's own runs, judged against itself
@@ -129,14 +131,17 @@ def _published_weights(file: Path) -> dict[str, FloatArray]:
 def _instructions(file: Path) -> dict[str, int]:
     """Instruction text -> canonical index: the `index` column, or the place in the file."""
     if file.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        rows = parquet.read_table(file).to_pylist()
+        rows: Any = read_parquet(file)
     else:
         rows = read_jsonl(file) if file.suffix == ".jsonl" else read_json(file)
     found: dict[str, int] = {}
+    if not isinstance(rows, list):
+        raise DataError("must hold a list of objects", file=file)
     for i, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("instruction"), str):
             raise DataError("must be a text", file=file, row=i + 1, field="instruction")
-        found[row["instruction"]] = int(row.get("index", i))
+        index = row.get("index", i)
+        if not isinstance(index, int):
+            raise DataError(f"must be a whole number, not {index!r}", file=file, row=i + 1, field="index")
+        found[row["instruction"]] = index
     return found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from prefeval import __version__
-from prefeval.errors import PrefevalError, nearest
+from prefeval.errors import PrefevalError, nearest, printable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("prefeval.pipeline:quickstart", "train BT + GPM, align, bench, report, on a small real model"),
@@ -80,15 +84,20 @@ def _guarded(name: str, rest: list[str]) -> int:
     from prefeval.log import setup_logging
 
     setup_logging()
+    terminated: list[int] = []
     try:
-        return load(name)(rest)
+        with _term_as_interrupt(terminated):
+            return load(name)(rest)
     except PrefevalError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to go on from here", 130)
+        how, code = ("terminated", 143) if terminated else ("interrupted", 130)
+        return _fail(f"{how}; run the same command again to go on from here", code)
     except BrokenPipeError:  # before OSError, whose subclass it is; stdout is gone, so nothing may be flushed into it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except MemoryError:
+        return _fail("not enough memory for this; give it less at once (shorter files, smaller batches)", 1)
     except Exception as error:
         if _lacks_room(error):
             where = getattr(error, "filename", None)
@@ -97,16 +106,37 @@ def _guarded(name: str, rest: list[str]) -> int:
         raise
 
 
+@contextlib.contextmanager
+def _term_as_interrupt(seen: list[int]) -> Iterator[None]:
+    """SIGTERM, which schedulers and `kill` send, is handled as Ctrl-C is at that moment: saved, then stopped."""
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):  # a job in the background ignores Ctrl-C
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
 def _lacks_room(error: Exception) -> bool:
     """Whether a full disk or quota is behind an error. safetensors and SQLite say it in words only."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    words = {"SafetensorError": "os error 28", "OperationalError": "database or disk is full"}
-    return words.get(type(error).__name__, "\n") in str(error)
+    words = {"SafetensorError": "os error 28", "OperationalError": "database or disk is full"}.get(type(error).__name__)
+    return words is not None and words in str(error)
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"prefeval: {message}\n")
+    sys.stderr.write(f"prefeval: {printable(message)}\n")
     return code
 
 

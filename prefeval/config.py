@@ -5,7 +5,9 @@ Unknown keys are errors with the nearest name. Values are checked and converted 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -13,6 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 
 from prefeval.errors import ConfigError, nearest
+from prefeval.guards import BadYaml, parse_yaml
 
 T = TypeVar("T")
 _ROOMS = ("prefeval", "reward_models", "alignment", "leaderboard")
@@ -21,11 +24,13 @@ _ROOMS = ("prefeval", "reward_models", "alignment", "leaderboard")
 def load_config(cls: type[T], recipe: str | Path | None, overrides: Sequence[str] = (), *, command: str = "") -> T:
     """The dataclass `cls` from a YAML recipe (a file or a built-in name) and overrides such as ``--fit.epochs 2``.
 
-    Raises ConfigError for an unreadable file, an unknown key or a value of the wrong type. Exits like argparse on
-    ``--help`` and on unusable overrides.
+    Raises ConfigError for an unreadable file, an unknown key or option, or a value of the wrong type. Exits like
+    argparse on ``--help``.
     """
     data = {} if recipe is None else read_recipe(recipe)
     data.pop("about", None)  # what `prefeval recipes` prints
+    if {"steps", "extends"} & data.keys() - _hints(cls).keys():
+        raise ConfigError(f"{recipe}: a recipe of several steps; start it with prefeval run {recipe}")
     config = from_dict(cls, data, where=str(recipe)) if data else cls()
     return parse_overrides(cls, config, overrides, command=command)
 
@@ -37,27 +42,68 @@ def parse_overrides(cls: type[T], default: T, overrides: Sequence[str], *, comma
     default, rest = _take_mapping_overrides(default, list(overrides))
     if not rest:
         return default
-    return tyro.cli(
-        cls,
-        args=rest,
-        default=default,
-        prog=f"prefeval {command}".strip(),
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    _refuse_unknown_flags(cls, rest)
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                cls,
+                args=rest,
+                default=default,
+                prog=f"prefeval {command}".strip(),
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_without_box(told.getvalue())) from None
+
+
+def _refuse_unknown_flags(cls: type[Any], args: Sequence[str]) -> None:
+    known = [f"--{name}" for name in _field_names(cls)]
+    for arg in args:
+        flag = arg.partition("=")[0]
+        if (
+            arg.startswith("--")
+            and flag != "--help"
+            and flag.replace("-", "_") not in {k.replace("-", "_") for k in known}
+        ):
+            raise ConfigError(f"{flag}: no such option{nearest(flag, known) or ' (--help lists them)'}")
+
+
+def _field_names(cls: type[Any], path: str = "") -> list[str]:
+    """Dotted names of all fields, those of nested dataclasses included."""
+    names = []
+    for name, kind in _hints(cls).items():
+        inner = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        names += _field_names(kind, f"{path}{name}.") if inner else [f"{path}{name}"]
+    return names
+
+
+def _without_box(text: str) -> str:
+    """The first paragraph of a message that tyro draws a box around, as one line."""
+    lines = [line.strip(" │╭╮╰╯") for line in text.splitlines()]
+    words: list[str] = []
+    for line in lines[1:]:  # the first one is the box's title
+        if line.strip("─-"):
+            words.append(line)
+        elif words:
+            break
+    return " ".join(words) or text.strip()
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; a bare name is looked up among the built-in recipes."""
     path = find_recipe(recipe)
     try:
-        with open(path, encoding="utf-8") as handle:
-            data = yaml.safe_load(handle)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except BadYaml as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{path}{line}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -104,8 +150,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], *, where: str = "", path: s
             values[key] = _convert(kind, value, f"{where}: '{dotted}'")
     try:
         return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {error}") from None
+    except (TypeError, ValueError, ConfigError) as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -136,7 +182,11 @@ def _take_mapping_overrides(config: T, args: list[str]) -> tuple[T, list[str]]:
         target = plain
         for part in field.split("."):
             target = target[part]
-        target[name] = yaml.safe_load(inline or args.pop(0))
+        text = inline or args.pop(0)
+        try:
+            target[name] = parse_yaml(text)
+        except BadYaml:
+            raise ConfigError(f"--{field}.{name}: '{text}' cannot be read as a YAML value; quote it") from None
         changed = True
     return (from_dict(type(config), plain, where="command line") if changed else config), rest
 

@@ -7,7 +7,11 @@ mid-way (exit 1): it says what is kept and how to resume. Everything else is a b
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# C0 and C1 controls but for tab and line end, surrogates, direction marks and overrides, line separators
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class PrefevalError(Exception):
@@ -39,6 +43,11 @@ class ConfigError(UserError):
 
 class RunError(PrefevalError):
     """A run stopped mid-way; the message says what is kept and how to go on."""
+
+
+def printable(text: str) -> str:
+    """What a terminal may be shown: nothing in it moves the cursor, sets colours or titles, or turns text round."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefeval.errors import ConfigError
-from prefeval.files import atomic_directory, read_json
+from prefeval.files import atomic_directory, read_object
 
 _BENCHMARKS = ("alpaca_eval", "arena_hard", "mt_bench")
 FORMATS = ("hf", "gguf-ready", *_BENCHMARKS)
@@ -45,7 +45,7 @@ def export_model(run: Path, target: Path, *, gguf: bool = False) -> None:
         inside = sorted(p.parent.parent.name for p in run.glob("*/final/config.json"))
         hint = f"; it has models in its steps: {', '.join(inside)}" if inside else ""
         raise ConfigError(f"{run}: no finished model (no final/config.json and weights){hint}")
-    kinds = read_json(folder / "config.json").get("architectures") or []
+    kinds = read_object(folder / "config.json").get("architectures") or []
     if gguf and not any(str(kind).endswith(("ForCausalLM", "LMHeadModel")) for kind in kinds):
         raise ConfigError(f"{run}: {', '.join(kinds) or 'this model'} is no causal language model; GGUF needs one")
     if gguf and not (folder / "tokenizer.json").is_file():

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from prefeval.errors import DataError
+from prefeval.guards import expanded, lines_of, parse_json, read_document
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -100,11 +101,19 @@ def dumps(data: Any, indent: int | None = None) -> str:
 def read_json(path: str | Path) -> Any:
     """Parse a JSON file, gzipped or not. Raises DataError naming file and line."""
     with _reading(path) as handle:
-        text = handle.read()
+        text = read_document(handle, path)
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise DataError(f"not valid JSON at line {error.lineno}: {error.msg}", file=path) from None
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises DataError."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"must hold a JSON object, not a {type(found).__name__}", file=path)
+    return found
 
 
 def read_jsonl(path: str | Path, *, tolerate_cut_tail: bool = False) -> list[Any]:
@@ -115,16 +124,22 @@ def read_jsonl(path: str | Path, *, tolerate_cut_tail: bool = False) -> list[Any
 def iterate_jsonl(path: str | Path, *, tolerate_cut_tail: bool = False) -> Iterator[tuple[int, Any]]:
     """(row number from 1, parsed row) of each non-blank line. Raises DataError naming file and row."""
     with _reading(path) as handle:
-        for number, line in enumerate(handle, 1):
+        for number, line in lines_of(handle, path):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except json.JSONDecodeError as error:
                 if tolerate_cut_tail and not line.endswith("\n"):
                     return
                 raise DataError(f"not valid JSON: {error.msg} at column {error.colno}", file=path, row=number) from None
             yield number, row
+
+
+def read_text(path: str | Path) -> str:
+    """UTF-8 text, gzipped or not, without a byte order mark. Raises DataError."""
+    with _reading(path) as handle:
+        return read_document(handle, path).removeprefix("\ufeff")
 
 
 def sha256_file(path: str | Path) -> str:
@@ -160,13 +175,15 @@ def _reading(path: str | Path) -> Iterator[IO[str]]:
 
 def _opened(path: str | Path) -> IO[str]:
     """A text file, gzip or Zstandard by its suffix."""
+    if not str(path).endswith((".gz", ".zst")):
+        return open(path, encoding="utf-8", newline="\n")
     if str(path).endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", newline="\n")
-    if str(path).endswith(".zst"):
+        inner: Any = gzip.open(path, "rb")  # noqa: SIM115 - closed by the wrapper around it
+    else:
         import pyarrow
 
-        return io.TextIOWrapper(pyarrow.input_stream(str(path), compression="zstd"), encoding="utf-8", newline="\n")
-    return open(path, encoding="utf-8", newline="\n")
+        inner = pyarrow.input_stream(str(path), compression="zstd")
+    return io.TextIOWrapper(expanded(inner, path), encoding="utf-8", newline="\n")
 
 
 def _finite(value: Any) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from prefeval.errors import ConfigError, DataError, nearest
+from prefeval.files import read_text
 from prefeval.oracle import symmetrise
 from prefeval.types import FloatArray
 
@@ -80,23 +81,22 @@ def _bt10() -> Game:
 
 def read_matrix(path: str | Path) -> FloatArray:
     """P (n, n) from a CSV file without header. Raises DataError naming row and column (from 1)."""
+    text = read_text(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError("no such file", file=path) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", file=path) from None
-    rows = [(n, cells) for n, cells in enumerate(csv.reader(io.StringIO(text)), 1) if any(c.strip() for c in cells)]
+        read = list(enumerate(csv.reader(io.StringIO(text)), 1))
+    except csv.Error as error:
+        raise DataError(f"not valid CSV: {error}", file=path) from None
+    rows = [(n, cells) for n, cells in read if any(c.strip() for c in cells)]
     if len(rows) < 2:
         raise DataError(f"a game needs at least 2 rows, found {len(rows)}", file=path)
-    table = np.empty((len(rows), len(rows)))
-    for i, (number, cells) in enumerate(rows):
+    lines = []
+    for number, cells in rows:
+        # the numbers first: a header is no row that is too short
+        lines.append([_probability(cell, path, number, j) for j, cell in enumerate(cells, 1)])
         if len(cells) != len(rows):
-            raise DataError(
-                f"{len(cells)} columns, but the file has {len(rows)} rows: P must be square", file=path, row=number
-            )
-        for j, cell in enumerate(cells):
-            table[i, j] = _probability(cell, path, number, j + 1)
+            why = f"{len(cells)} columns, but the file has {len(rows)} rows: P must be square"
+            raise DataError(why, file=path, row=number)
+    table = np.array(lines, dtype=np.float64)
     _check_complement(table, path, [number for number, _ in rows])
     return symmetrise(table)
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefeval.errors import printable
+
 logger = logging.getLogger("prefeval")
 
 
@@ -26,13 +28,20 @@ def setup_logging(*, quiet: bool = False) -> None:
         from rich.logging import RichHandler
 
         handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+        handler.setFormatter(_Printable("%(message)s", datefmt="[%X]"))
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_Printable("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False
+
+
+class _Printable(logging.Formatter):
+    """Names of models, and what judges and servers say, are other people's text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @dataclass
@@ -81,14 +90,14 @@ def progress(title: str, total: float) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    extra = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    extra = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
     with RichProgress(*columns, *extra, console=Console(stderr=True), transient=True) as rich_bar:
-        bar._bar, bar._task = rich_bar, rich_bar.add_task(title, total=total, note="")
+        bar._bar, bar._task = rich_bar, rich_bar.add_task(printable(title), total=total, note="")
         yield bar
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from prefeval.config import builtin_recipes, from_dict, read_recipe, to_dict
 from prefeval.errors import ConfigError, UserError, nearest
+from prefeval.guards import BadYaml, parse_yaml
 from prefeval.log import format_seconds, logger
 from prefeval.memory import peak_gigabytes
 from prefeval.runs import RunDir
@@ -112,11 +113,14 @@ def report(argv: list[str]) -> int:
     return int(function(argv))
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A pipeline recipe with overrides applied. Raises ConfigError for an unknown step, command, key or reference."""
+def load_recipe(name: str, overrides: Sequence[str] = (), *, above: tuple[str, ...] = ()) -> Recipe:
+    """A pipeline recipe with overrides applied. Raises ConfigError for an unknown step, command, key or reference.
+
+    `above` are the recipes that extend this one.
+    """
     data = read_recipe(name)
     if "extends" in data:
-        return _extended(data, name, overrides)
+        return _extended(data, name, overrides, above)
     if "steps" not in data:
         raise ConfigError(f"{name}: not a pipeline (no 'steps'); use prefeval train, align or bench for it")
     steps = data.pop("steps") or []
@@ -131,16 +135,15 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _extended(data: dict[str, Any], name: str, overrides: Sequence[str]) -> Recipe:
+def _extended(data: dict[str, Any], name: str, overrides: Sequence[str], above: tuple[str, ...]) -> Recipe:
     """A recipe that `extends` another by `change`: a mapping of STEP.a.b (or STEP.minutes) to values."""
     unknown = set(data) - {"extends", "change", "name", "about", "out", "seed"}
     change = data.get("change") or {}
     if unknown or not isinstance(change, Mapping):
         raise ConfigError(f"{name}: beside 'extends' stand name, about, out, seed and the mapping 'change'")
-    try:
-        parent = load_recipe(str(data["extends"]))
-    except RecursionError:
-        raise ConfigError(f"{name}: recipes that extend one another in a circle ('{data['extends']}')") from None
+    if name in above:
+        raise ConfigError(f"{name}: recipes that extend one another in a circle ('{data['extends']}')")
+    parent = load_recipe(str(data["extends"]), above=(*above, name))
     own = {k: v for k, v in data.items() if k not in ("extends", "change")}
     minutes = {k.removesuffix(".minutes"): v for k, v in change.items() if k.endswith(".minutes")}
     names = [s.name for s in parent.steps]
@@ -221,8 +224,6 @@ def _check(recipe: Recipe, where: str) -> None:
 
 
 def _override(recipe: Recipe, args: list[str]) -> Recipe:
-    import yaml
-
     plain = to_dict(recipe)
     by_name = {s["name"]: s["config"] for s in plain["steps"]}
     while args:
@@ -232,8 +233,8 @@ def _override(recipe: Recipe, args: list[str]) -> Recipe:
             raise UserError(f"'{flag}': overrides are written --out DIR, --seed N or --STEP.a.b value")
         text = inline if has_inline else args.pop(0)
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except BadYaml:
             raise UserError(f"--{key}: '{text}' cannot be read as a YAML value; quote it") from None
         step, *path = key.split(".")
         if step in ("out", "seed") and not path:

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from prefeval.config import to_yaml
-from prefeval.errors import ConfigError, RunError, UserError
-from prefeval.files import dumps, read_json, read_jsonl, sha256_json, write_json, write_jsonl, write_text
+from prefeval.errors import ConfigError, DataError, RunError, UserError
+from prefeval.files import dumps, iterate_jsonl, read_json, read_text, sha256_json, write_json, write_jsonl, write_text
+from prefeval.guards import BadYaml, parse_yaml
 from prefeval.log import format_seconds, logger
 from prefeval.memory import release
 
@@ -153,7 +154,7 @@ class MetricsLog:
     def rows(self) -> list[MetricRow]:
         if not self.path.exists():
             return []
-        return [MetricRow(**row) for row in read_jsonl(self.path, tolerate_cut_tail=True)]
+        return [_metric_row(row, number, self.path) for number, row in iterate_jsonl(self.path, tolerate_cut_tail=True)]
 
     def cut(self, stage: str, after_step: int = -1) -> None:
         """Drop the rows of `stage` beyond `after_step` (all of them by default) and any half-written last line."""
@@ -165,13 +166,23 @@ class MetricsLog:
 
 def read_run(path: str | Path) -> tuple[dict[str, Any], list[MetricRow]]:
     """(config, metric rows) of a run directory. Raises ConfigError if it is not one."""
-    import yaml
-
     folder = Path(path)
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{folder}: not a run directory (no config.yaml)")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    try:
+        config = parse_yaml(read_text(folder / "config.yaml"))
+    except BadYaml as error:
+        raise ConfigError(f"{folder / 'config.yaml'}: not valid YAML{error.place}: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder / 'config.yaml'}: not a mapping: this is no run's configuration")
     return config, MetricsLog(folder / "metrics.jsonl").rows()
+
+
+def _metric_row(row: Any, number: int, path: Path) -> MetricRow:
+    try:
+        return MetricRow(**row)
+    except TypeError:
+        raise DataError("not a row of metrics (kind, stage, values)", file=path, row=number) from None
 
 
 def read_stages(path: str | Path) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from prefeval.errors import printable
+
 if TYPE_CHECKING:
     from prefeval.store import Store
 
@@ -36,4 +38,4 @@ def open_store(path: str | None) -> Store | None:
 
 def say(text: str) -> None:
     """A command's result, on standard output."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")

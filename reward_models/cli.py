@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefeval.data.chats import check_text
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import dumps, iterate_jsonl, write_jsonl
 from prefeval.types import Message, Prompt
@@ -44,6 +45,8 @@ def score(argv: Sequence[str]) -> int:
     from reward_models.oracles import open_oracle
 
     args = _score_parser().parse_args(argv)
+    if args.suggest < 0:
+        raise ConfigError("--suggest must not be negative")
     rows = list(read_score_rows(args.input))
     oracle = open_oracle(args.oracle, device=args.device, store=open_store(args.store))
     if args.lower and not hasattr(oracle, "lower"):
@@ -95,6 +98,8 @@ def score_row(row: Any, where: str | Path, number: int) -> ScoreRow:
     if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
         raise DataError("must be a non-empty list of texts", file=where, row=number, field="responses")
     name = str(row.get("id", number))
+    for field, texts in (("responses", responses), ("id", [name])):
+        _check_texts(texts, where, number, field)
     return name, Prompt(name, _messages(row["prompt"], where, number)), tuple(responses)
 
 
@@ -103,6 +108,7 @@ def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
         return DataError(reason, file=path, row=number, field="prompt")
 
     if isinstance(value, str):
+        _check_texts([value], path, number, "prompt")
         return (Message("user", value),)
     if not isinstance(value, list) or not value:
         raise bad("must be a text or a non-empty list of messages")
@@ -114,7 +120,16 @@ def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
         out.append(Message(str(role), content))
     if out[-1].role != "user":
         raise bad("the last message must be the user's")
+    _check_texts([m.content for m in out], path, number, "prompt")
     return tuple(out)
+
+
+def _check_texts(texts: Sequence[str], where: str | Path, number: int, field: str) -> None:
+    for text in texts:
+        try:
+            check_text(text)
+        except ValueError as error:
+            raise DataError(str(error), file=where, row=number, field=field) from None
 
 
 def scored(oracle: Any, rows: Sequence[ScoreRow], *, bound: bool = False) -> list[dict[str, Any]]:

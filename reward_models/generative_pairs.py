@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prefeval import chat
 from prefeval.errors import ConfigError
-from prefeval.files import atomic_directory, read_json, write_json
+from prefeval.files import atomic_directory, read_json, read_object, write_json
 from prefeval.models import hushed, load_causal, load_tokenizer
 from prefeval.types import Comparison, Prompt
 from reward_models.forward import Layout
@@ -99,7 +99,7 @@ def save_pair(pair: Any, path: str | Path, told: Mapping[str, Any]) -> Path:
     with atomic_directory(path) as folder, hushed():
         pair.model.save_pretrained(folder)
         pair.tokenizer.save_pretrained(folder)
-        write_json(folder / "config.json", {**read_json(folder / "config.json"), "pair": dict(told)})
+        write_json(folder / "config.json", {**read_object(folder / "config.json"), "pair": dict(told)})
     return Path(path)
 
 
@@ -127,7 +127,7 @@ def _kind(folder: Path) -> str:
     """What the config.json of a directory says, 'ab' where it says nothing."""
     if not (folder / "config.json").is_file():
         return "ab"
-    saved = read_json(folder / "config.json")
+    saved = read_object(folder / "config.json")
     if "pair" in saved:
         return str(saved["pair"].get("kind"))
     blender = any("PairRM" in str(kind) for kind in saved.get("architectures") or []) or "candidate_maxlength" in saved

@@ -13,11 +13,12 @@ from torch import nn
 from prefeval.chat import template_hash
 from prefeval.config import from_dict
 from prefeval.errors import ConfigError
-from prefeval.files import read_json, write_json
+from prefeval.files import read_json, read_object, write_json
 from prefeval.models import load_pretrained, load_tokenizer, refuse_pickles
 from reward_models.config import HeadConfig
 
 FORMAT_VERSION = 1
+READING = ("max_length", "pooling", "encoding")  # how texts are read, beside the head's own fields
 _HEAD_FIELDS = ("kind", "attributes", "weights", "blocks", "unit_norm", "prompt_scales", "tau", "gate")
 
 
@@ -106,7 +107,7 @@ def load_classifier(
 
 def store_tau(path: Path, tau: float) -> None:
     """Replace the temperature of a saved preference model, as calibration does; its weights stay as they are."""
-    config = read_json(path / "config.json")
+    config = read_object(path / "config.json")
     write_json(path / "config.json", {**config, "preference": {**config["preference"], "tau": tau}})
 
 
@@ -114,7 +115,7 @@ def load_saved(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Mapping
     """(classifier, tokenizer, `preference` mapping) of a saved preference model. Raises ConfigError, one line."""
     if not (path / "config.json").is_file():
         raise ConfigError(f"model {path}: no such preference model (no config.json there)")
-    saved = read_json(path / "config.json").get("preference")
+    saved = read_object(path / "config.json").get("preference")
     if not isinstance(saved, Mapping):
         raise ConfigError(f"model {path}: not a preference model; a stock reward model is opened as hf:{path}")
     if saved.get("format_version") != FORMAT_VERSION:
@@ -136,13 +137,25 @@ def load_saved(path: Path, dtype: torch.dtype | None) -> tuple[Any, Any, Mapping
 def is_saved(path: Path) -> bool:
     """Whether a directory holds one of our preference models."""
     config = path / "config.json"
-    return config.is_file() and isinstance(read_json(config).get("preference"), Mapping)
+    return config.is_file() and isinstance(read_object(config).get("preference"), Mapping)
 
 
 def head_from(saved: Mapping[str, Any], where: object) -> HeadConfig:
     """The head that a `preference` mapping describes."""
     fields = {name: saved[name] for name in _HEAD_FIELDS if name in saved}
     return from_dict(HeadConfig, fields, where=f"{where}/config.json")
+
+
+def checked_head(classifier: Any, saved: Mapping[str, Any], where: object) -> HeadConfig:
+    """`head_from`, but a ConfigError where the mapping lacks how texts are read, or the weights are another head's."""
+    head = head_from(saved, where)
+    missing = next((name for name in READING if name not in saved), None)
+    if missing is not None:
+        raise ConfigError(f"{where}/config.json: 'preference' has no '{missing}'")
+    if classifier.config.num_labels != head.width():
+        have, told = classifier.config.num_labels, head.width()
+        raise ConfigError(f"model {where}: its weights have {have} outputs, and config.json describes a head of {told}")
+    return head
 
 
 def layers_of(classifier: Any) -> nn.ModuleList:

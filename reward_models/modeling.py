@@ -103,9 +103,9 @@ class PreferenceModel(nn.Module):
         or when its tokenizer's chat template is not the one it was trained with.
         """
         classifier, tokenizer, saved = loading.load_saved(Path(path), dtype)
-        head = loading.head_from(saved, path)
-        options = {name: saved[name] for name in ("max_length", "pooling", "encoding")}
-        model = cls(classifier, tokenizer, head, gate=load_gate(Path(path), classifier, head), **options)
+        head = loading.checked_head(classifier, saved, path)
+        reading = {name: saved[name] for name in loading.READING}
+        model = cls(classifier, tokenizer, head, gate=load_gate(Path(path), classifier, head), **reading)
         model.ties = saved.get("ties")
         return model.eval()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,8 +193,10 @@ def _open_python(target: str, device: str | None, store: Store | None) -> Oracle
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"oracle 'py:{target}': {error}") from None
+    except Exception as error:
+        raise ConfigError(f"oracle 'py:{target}': importing it raised {_told(error)}") from error
     if isinstance(found, Oracle) and not isinstance(found, type):
         return found
     if not callable(found) or isinstance(found, type):
@@ -205,13 +208,25 @@ def _checked_rule(target: str, rule: Callable[[str, str, str], Any]) -> Callable
     """The function on texts as a rule; an answer outside [0, 1] is an error, None or NaN a missing answer."""
 
     def ask(prompt: Prompt, first: str, second: str) -> float:
-        answer = rule(prompt.text, first, second)
-        p = float("nan") if answer is None else float(answer)
+        try:
+            answer = rule(prompt.text, first, second)
+        except Exception as error:
+            raise ConfigError(f"oracle 'py:{target}' raised {_told(error)}") from error
+        try:
+            p = float("nan") if answer is None else float(answer)
+        except (TypeError, ValueError):
+            p = -1.0
         if p < 0.0 or p > 1.0 or np.isinf(p):
             raise ConfigError(f"oracle 'py:{target}' answered {answer!r}, which is not a probability")
         return p
 
     return ask
+
+
+def _told(error: Exception) -> str:
+    """An error of the user's own code in one line: kind, words, and where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _open_ensemble(specs: str, device: str | None, store: Store | None) -> Oracle:

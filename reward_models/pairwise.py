@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prefeval.errors import ConfigError
-from prefeval.files import atomic_directory, read_json, write_json
+from prefeval.files import atomic_directory, read_object, write_json
 from prefeval.judges.as_oracle import Consistency, tally_orders
 from prefeval.log import logger
 from prefeval.models import hushed, load_config, load_tokenizer, one_line_errors, refuse_pickles
@@ -158,7 +158,7 @@ class CrossEncoder(nn.Module):
 
         folder = Path(path)
         refuse_pickles(folder, str(path))
-        saved = read_json(folder / "config.json")
+        saved = read_object(folder / "config.json")
         pair = saved.get("pair", {})
         # the original's config.json names its backbone; ours and PairRM-hf are the backbone's own config
         config = load_config(saved["model_name"] if "model_name" in saved else str(path))

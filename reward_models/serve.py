@@ -14,6 +14,7 @@ import argparse
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -198,9 +199,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             raise Refused(413, f"a body of {length} bytes, at most {most}")
         try:
-            return json.loads(self.rfile.read(int(length)))
+            return json.loads(self._read(int(length)))
         except (ValueError, RecursionError):
             raise Refused(400, "the body is not JSON") from None
+
+    def _read(self, length: int) -> bytes:
+        """The body, in the time that a client has for all of it: one that sends a byte now and then holds no thread."""
+        seconds = self.server.service.limits.seconds
+        end, data = time.monotonic() + seconds, b""
+        try:
+            while len(data) < length and (part := self.rfile.read1(min(length - len(data), 1 << 16))):
+                data += part
+                if time.monotonic() > end:
+                    raise TimeoutError
+        except TimeoutError:
+            self.close_connection = True
+            raise Refused(408, f"the body did not come within {seconds:g} seconds") from None
+        return data
 
     def _reply(self, status: int, document: Any) -> None:
         data = dumps(document).encode()
@@ -216,7 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def make_server(service: OracleService, host: str, port: int) -> OracleServer:
     """An HTTP server, not yet running, on `host` and `port` (0: any free one)."""
-    return OracleServer((host, port), service)
+    try:
+        return OracleServer((host, port), service)
+    except OSError as error:  # taken, not allowed, no such host
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -225,7 +243,7 @@ def serve(argv: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="prefeval serve", description="Any oracle over HTTP: /score and /get_reward.")
     parser.add_argument("--oracle", required=True, help="model:PATH, hf:ID, judge:MODEL@URL, rules:NAME, ...")
-    parser.add_argument("--port", type=int, default=8080, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=8080, help="default: %(default)s")
     parser.add_argument(
         "--host", default="127.0.0.1", help="default: %(default)s, this machine alone; no authentication"
     )
@@ -239,6 +257,16 @@ def serve(argv: Sequence[str]) -> int:
         finally:
             service.close()
     return 0
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("must lie in 0..65535")
+    return value
+
+
+_port.__name__ = "int"  # what argparse calls a value that is none
 
 
 def _texts(body: Any, name: str) -> list[str]:

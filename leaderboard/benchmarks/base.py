@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from leaderboard.answers import Answer, Answers
 from prefeval.errors import DataError
 from prefeval.files import read_json, read_jsonl, sha256_json
+from prefeval.guards import read_parquet
 from prefeval.judges.base import JudgeTask, Verdict
 from prefeval.types import Message, Prompt
 
@@ -149,9 +150,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         raise DataError("no such file", file=file)
     if file.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        rows = parquet.read_table(file).to_pylist()
+        rows: Any = read_parquet(file)
     else:
         rows = read_json(file) if file.name.removesuffix(".gz").endswith(".json") else read_jsonl(file)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):

@@ -28,6 +28,8 @@ from leaderboard.benchmarks.base import Source, read_rows
 from leaderboard.benchmarks.rendering import shipped
 from leaderboard.from_files import MINI, PROTOCOLS
 from prefeval.errors import ConfigError, DataError, nearest
+from prefeval.files import read_text
+from prefeval.guards import BadYaml, parse_yaml
 
 PAIRS = "mt_bench_pair"
 PREFIX = "custom:"
@@ -98,12 +100,10 @@ def _template(file: Path, protocol: str) -> dict[str, Any] | None:
     """The folder's wording over ours, or None. Raises DataError naming what it lacks."""
     if not file.is_file():
         return None
-    import yaml
-
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"not valid YAML: {getattr(error, 'problem', None) or error}", file=file) from None
+        given = parse_yaml(read_text(file))
+    except BadYaml as error:
+        raise DataError(f"not valid YAML{error.place}: {error}", file=file) from None
     ours = shipped(_TEMPLATES[protocol])
     if not isinstance(given, dict) or not given:
         raise DataError(f"must be a mapping with {', '.join(ours)}", file=file)

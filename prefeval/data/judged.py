@@ -8,8 +8,9 @@ from typing import Any
 
 from prefeval.data.pairs import model_names, prompt_messages
 from prefeval.data.records import Collector
-from prefeval.data.tables import Row, read_parquet
+from prefeval.data.tables import Row, missing_column
 from prefeval.errors import DataError
+from prefeval.guards import read_parquet
 from prefeval.types import Message
 
 FIRST = "response1|response_1|response_a"
@@ -50,8 +51,8 @@ def read_alpaca_eval_pairs(rows: Sequence[Row], out: Collector) -> None:
     """Judged pairs as ids: joins `X_responses.parquet` and `X_instructions.parquet` beside `X_pairs.*.parquet`."""
     path = Path(rows[0].file)
     stem = path.name.partition("_pairs")[0]
-    responses = _side_table(path, f"{stem}_responses.parquet", "response_id")
-    instructions = _side_table(path, f"{stem}_instructions.parquet", "index")
+    responses = _side_table(path, f"{stem}_responses.parquet", "response_id", "text")
+    instructions = _side_table(path, f"{stem}_instructions.parquet", "index", "instruction")
     for row in rows:
         preference = row.number("preference", 1.0, 2.0)
         if preference is None:
@@ -133,15 +134,19 @@ def _coded(row: Row, name: str, codes: Mapping[float, float]) -> float:
     return codes[value]
 
 
-def _side_table(path: Path, name: str, key: str) -> dict[int, dict[str, Any]]:
+def _side_table(path: Path, name: str, key: str, text: str) -> dict[int, dict[str, Any]]:
     side = path.with_name(name)
     if not side.is_file():
         raise DataError(f"the pairs refer to {name}, which is not beside them", file=path)
-    return {row[key]: row for row in read_parquet(side)}
+    rows = read_parquet(side)
+    for wanted in (key, text):
+        if rows and wanted not in rows[0]:  # the columns of a Parquet file are those of each row
+            raise missing_column(str(side), wanted, rows[0])
+    return {row[key]: row for row in rows}
 
 
 def _lookup(row: Row, name: str, table: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
     value = row.get(name)
-    if value not in table:
+    if not isinstance(value, (int, str)) or value not in table:
         raise row.fail(f"id {value!r} is not in the table it refers to", name)
-    return table[value]
+    return table[value]  # type: ignore[index]

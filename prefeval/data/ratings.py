@@ -142,7 +142,9 @@ def read_ultrafeedback_raw(rows: Sequence[Row], out: Collector) -> None:
             known = [value for value in aspects.values() if value is not None]
             overall = math.fsum(known) / len(known) if known else None
             text = completion.get("response") or ""
-            out.rate(row, prompt, str(text), {**aspects, "overall": overall}, f"{where}.response")
+            if not isinstance(text, str):
+                raise row.fail(f"must be text, not {type(text).__name__}", f"{where}.response")
+            out.rate(row, prompt, text, {**aspects, "overall": overall}, f"{where}.response")
 
 
 def has_ratings(row: Row) -> bool:
@@ -178,7 +180,12 @@ def _is_number(value: object) -> bool:
 
 
 def _aspect(row: Row, completion: Mapping[str, Any], name: str, where: str) -> float | None:
-    notes = (completion.get("annotations") or {}).get(name) or {}
+    aspects = completion.get("annotations") or {}
+    if not isinstance(aspects, Mapping):
+        raise row.fail("must be an object, one entry an aspect", f"{where}.annotations")
+    notes = aspects.get(name) or {}
+    if not isinstance(notes, Mapping):
+        raise row.fail("must be an object with a Rating", f"{where}.annotations.{name}")
     rating = notes.get("Rating")
     if rating in (None, "N/A", ""):
         return None

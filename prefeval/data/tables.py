@@ -6,12 +6,10 @@ Row numbers count from 1: lines of a JSONL file, records of anything else (the h
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any
 
 from prefeval.data.chats import Messages, as_messages, check_text
 from prefeval.errors import ConfigError, DataError, nearest
-from prefeval.files import iterate_jsonl, read_json
+from prefeval.files import iterate_jsonl, read_json, read_text
+from prefeval.guards import parse_json, read_parquet
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst", ".csv", ".csv.gz", ".parquet")
 ID_COLUMNS = ("id", "prompt_id", "pair_id", "uid", "question_id")
@@ -88,7 +87,7 @@ class Row:
             raise self.fail(str(error), self.find(name)) from None
 
     def number(self, name: str, low: float = -math.inf, high: float = math.inf) -> float | None:
-        """A number in [low, high], also when written as text; None for null, NaN and an empty cell."""
+        """A finite number in [low, high], also when written as text; None for null, NaN and an empty cell."""
         value = self.get(name)
         if value is None or value == "":
             return None
@@ -98,6 +97,8 @@ class Row:
             raise self.fail(f"must be a number, not {value!r}", self.find(name)) from None
         if math.isnan(number):
             return None
+        if math.isinf(number):
+            raise self.fail(f"must be a finite number, not {value!r}", self.find(name))
         if not low <= number <= high:
             raise self.fail(f"{value!r} is outside {_range(low, high)}", self.find(name))
         return number
@@ -209,18 +210,6 @@ def make_rows(numbered: Iterable[tuple[int, Any]], file: str, split: str = "") -
     return rows
 
 
-def read_parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows of a Parquet file as dictionaries. Raises DataError for a file that is not one."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", file=path) from None
-    return rows
-
-
 def split_in_name(name: str) -> str:
     """'train' for 'train-00000-of-00001.parquet' and 'pairs.train.parquet'; '' when the name tells nothing."""
     matches = list(_SPLIT.finditer(name.lower()))
@@ -254,11 +243,7 @@ def _json_rows(path: Path) -> list[Any]:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    raw = path.read_bytes()
-    try:
-        text = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode("utf-8-sig")
-    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"cannot be read as UTF-8 text: {error}", file=path) from None
+    text = read_text(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -279,7 +264,7 @@ def _cell(name: str, cell: str) -> Any:
     if cell[:1] not in "[{" or not cell or name not in _JSON_CELLS + _CHAT_CELLS:
         return cell
     try:
-        value = json.loads(cell)
+        value = parse_json(cell)
     except json.JSONDecodeError:
         return cell
     chat = isinstance(value, list) and value and all(isinstance(item, dict) for item in value)

@@ -11,6 +11,7 @@ from prefeval.data.chats import Messages
 from prefeval.data.pairs import MULTI_TURN, model_names, prompt_messages
 from prefeval.data.records import Collector
 from prefeval.data.tables import Row
+from prefeval.guards import parse_json
 from prefeval.types import Message, all_pairs
 
 
@@ -147,7 +148,7 @@ def _winner(row: Row) -> float:
 def _json_list(row: Row, name: str) -> list[Any]:
     value = row.get(name)
     try:
-        value = json.loads(value) if isinstance(value, str) else value
+        value = parse_json(value) if isinstance(value, str) else value
     except json.JSONDecodeError as error:
         raise row.fail(f"not valid JSON: {error.msg}", name) from None
     if not isinstance(value, list):

@@ -136,12 +136,12 @@ def _context(spec: str, tokenizer: Any) -> Iterator[Finding]:
 
 def _generation_config(folder: Path, tokenizer: Any) -> Iterator[Finding]:
     """generation_config.json ends replies where the template ends turns."""
-    from prefeval.files import read_json
+    from prefeval.files import read_object
 
     path = folder / "generation_config.json"
     if not path.is_file() or not getattr(tokenizer, "chat_template", None):
         return
-    stops = read_json(path).get("eos_token_id")
+    stops = read_object(path).get("eos_token_id")
     stops = stops if isinstance(stops, list) else [stops]
     end = chat.end_token_id(tokenizer)
     if end not in stops:

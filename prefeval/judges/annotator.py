@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from prefeval.errors import ConfigError, DataError, nearest
-from prefeval.files import sha256_json
+from prefeval.files import read_text, sha256_json
+from prefeval.guards import BadYaml, parse_yaml
 from prefeval.judges.annotator_parsers import PARSERS
 from prefeval.types import Message
 
@@ -104,12 +105,10 @@ def _config_file(name: str) -> Path:
 
 
 def _yaml(file: Path) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"is no YAML: {str(error).splitlines()[0]}", file=file) from None
+        return parse_yaml(read_text(file))
+    except BadYaml as error:
+        raise DataError(f"is no YAML{error.place}: {error}", file=file) from None
 
 
 def _annotator(name: str, entry: Mapping[str, Any], file: Path) -> Annotator:

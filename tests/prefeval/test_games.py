@@ -195,7 +195,7 @@ GOOD = "0.5,0.9\n0.1,0.5\n"
     [
         ("", "at least 2 rows, found 0"),
         ("0.5,0.9\n0.1\n", "row 2: 1 columns, but the file has 2 rows"),
-        ("a,b\n0.5,0.9\n0.1,0.5\n", "row 1: 2 columns, but the file has 3 rows"),
+        ("a,b\n0.5,0.9\n0.1,0.5\n", "row 1, field '1': 'a' is not a number (a matrix file has no header)"),
         ("a,b\n0.1,0.5\n", "row 1, field '1': 'a' is not a number (a matrix file has no header)"),
         ("0.5,1.2\n-0.2,0.5\n", "row 1, field '2': 1.2 is not a probability"),
         ("0.5,nan\n0.1,0.5\n", "row 1, field '2': nan is not a probability"),
@@ -223,7 +223,7 @@ def test_matrix_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         open_game(str(tmp_path / "other.csv"))
     file.write_bytes(b"\xff\xfe0")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not UTF-8 text"):
         read_matrix(file)
 
 

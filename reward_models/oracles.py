@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefeval.errors import ConfigError, nearest
-from prefeval.log import logger
 from prefeval.oracle import Ensemble, Group, MatrixOracle, Oracle, PairwiseRule, sigmoid_matrix
+from prefeval.plugins import load_object
 from prefeval.types import FloatArray, Prompt
 
 if TYPE_CHECKING:
@@ -182,18 +180,7 @@ def _open_rule(name: str, device: str | None, store: Store | None) -> Oracle:
 
 
 def _open_python(target: str, device: str | None, store: Store | None) -> Oracle:
-    module_name, _, attribute = target.partition(":")
-    if not attribute:
-        raise ConfigError(f"oracle 'py:{target}': write py:module:object")
-    logger.warning("py:%s imports %s and runs its code", target, module_name)
-    if "" not in sys.path:  # console scripts do not look in the working directory, where the module usually is
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"oracle 'py:{target}': {error}") from None
+    found = load_object(f"py:{target}", "oracle")
     if isinstance(found, Oracle) and not isinstance(found, type):
         return found
     if not callable(found) or isinstance(found, type):

@@ -118,10 +118,9 @@ def test_a_benchmark(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows = [{"instruction": f"Cook {n}.", "output": w, "generator": name} for n, w in enumerate(words)]
         write_jsonl(f"{name}.jsonl", rows)
     assert run(COMMANDS["bench"], "--resamples", "20") == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if "| ann |" in line).split("|")
+    assert "| ann |" in capsys.readouterr().out
     table = json.loads(Path("runs/food/scores/food/leaderboard.json").read_text())["rows"][0]
     assert (table["name"], table["win_rate"], table["n"]) == ("ann", pytest.approx(62.5), 4)
-    assert "ann" in row[2]
     annotation = "runs/food/annotations/food/ann/annotations.json"
     spec = "food=py:checklist:Checklist:questions.jsonl"
     assert run(f"prefeval leaderboard --benchmark {spec} --annotations {annotation} --out board --resamples 20") == 0

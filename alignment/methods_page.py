@@ -18,13 +18,13 @@ _GAMES = {"regularised": "of the regularised game", "plain": "of the plain game"
 
 _HEAD = """# Methods
 
-Written by `python -m alignment.methods_page` from the registry; a test holds this page to it. `prefeval game --list` prints
-the same rows.
+Written by `python -m alignment.methods_page` from the registry; a test holds this page to it. `prefeval game --list`
+prints the same rows.
 
 - **Equilibrium**: which one the method aims at. The plain game is P itself; in the regularised game either side pays
   tau KL(policy, reference).
-- **Minimiser**: yes, if the loss on sampled replies (all pairs, default options) is minimised by the method's exact update;
-  tests/alignment/test_algorithms.py shows it. Where not, test_algorithm_losses.py tests values, signs and fixed points.
+- **Minimiser**: yes, if the loss on sampled replies (all pairs, default options) has the method's exact update as its
+  minimiser: tests/alignment/test_algorithms.py. Where not, test_algorithm_losses.py tests signs and fixed points.
 - **Recipe**: the name that `prefeval align` takes; the file is alignment/recipes/NAME.yaml.
 """
 

@@ -10,6 +10,7 @@ the exponent (big a = big step), whatever the paper calls eta: a method's docstr
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from alignment.aliases import ALIASES
 from prefeval.config import from_dict
 from prefeval.errors import ConfigError, nearest
 from prefeval.oracle import symmetrise
+from prefeval.plugins import PREFIX, load_object
 from prefeval.types import FloatArray
 
 if TYPE_CHECKING:
@@ -165,7 +167,9 @@ def get_algorithm(name: str, **options: Any) -> Algorithm:
 
 
 def algorithm_class(name: str) -> type[Any]:
-    """The class of a method or of what an alias configures."""
+    """The class of a method, of what an alias configures, or of what `py:module:Class` names (runs its code)."""
+    if name.startswith(PREFIX):
+        return _outside(name)
     known = _load()
     if name in ALIASES:
         return known[ALIASES[name].of]
@@ -173,6 +177,16 @@ def algorithm_class(name: str) -> type[Any]:
         names = [*known, *ALIASES]
         raise ConfigError(f"unknown algorithm '{name}'{nearest(name, names)} (known: {', '.join(sorted(names))})")
     return known[name]
+
+
+def _outside(spec: str) -> type[Any]:
+    """A method from outside of the package. Raises ConfigError for what is none."""
+    found = load_object(spec, "algorithm")
+    needed = ("name", "arxiv", "game", "has_minimiser", "phases", "loss", "initial_state", "population")
+    missing = [name for name in needed if not hasattr(found, name)]
+    if missing or not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ConfigError(f"algorithm '{spec}': not a dataclass that has {', '.join(missing or needed)}")
+    return found
 
 
 def list_algorithms() -> list[AlgorithmInfo]:

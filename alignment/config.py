@@ -48,7 +48,7 @@ class AlignConfig:
     out: str = "runs/align"
     policy: str = "quickstart"  # the model spec to start from
     oracle: str = "rules:gold"  # an oracle spec
-    algorithm: str = "onpo"
+    algorithm: str = "onpo"  # a method or alias (prefeval game --list), or py:module:Class, which runs its code
     options: dict[str, Any] = field(default_factory=dict)  # of the algorithm: step, tau, labels, pairs, ...
     prompts: str = ""  # data spec of the training prompts
     columns: dict[str, str] = field(default_factory=dict)

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--list", action="store_true", help="print the table of methods and aliases and exit")
     add("--game", help=f"{', '.join(GAMES)} or FILE.csv, a square matrix P")
-    add("--algorithm", help="name of a method or alias; --list prints them all")
+    add("--algorithm", help="a method or alias (--list prints them all), or py:module:Class, which runs its code")
     add("--step", type=float, default=0.5, help="a, the factor of the win rate in the exponent (dpo: 1 / beta)")
     add("--tau", type=float, default=0.0, help="strength of the regularisation towards the reference")
     add("--rounds", type=int, default=100, help="number of updates")

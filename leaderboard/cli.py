@@ -153,11 +153,14 @@ def bench(argv: list[str]) -> int:
 
 def _named(spec: str) -> tuple[str, str]:
     """(name, protocol) of a benchmark; the protocol is '' where the name tells it."""
-    from leaderboard.benchmarks.custom import PAIRS, custom_source, is_custom
+    from leaderboard.benchmarks.custom import PAIRS, custom_source, is_custom, protocol_in_code
+    from prefeval.plugins import PREFIX
 
     if not is_custom(spec):
         return spec, ""
     kind, source = custom_source(spec)
+    if kind.startswith(PREFIX):
+        return source.name, protocol_in_code(kind)
     return source.name, "mt_bench" if kind == PAIRS else kind
 
 

@@ -96,7 +96,8 @@ def read_material(
 
 
 def _alpaca(file: str | Path, found: Material, _: str) -> Iterator[Ruling]:
-    """One verdict a question, in the order that upstream draws from the instruction; equal answers are never sent."""
+    """One verdict a question, in the order that upstream draws from the instruction, or, of a judge that was asked in
+    both, two; equal answers are never sent."""
     for number, raw in objects(file):
         question, base, model = (str(raw.get(k) or "") for k in ("instruction", "generator_1", "generator_2"))
         found.baselines.add(base)
@@ -108,23 +109,36 @@ def _alpaca(file: str | Path, found: Material, _: str) -> Iterator[Ruling]:
         found.categories.setdefault(question, str(raw.get("dataset") or ""))
         if isinstance(texts[0], str) and texts[0] == texts[1]:
             continue
-        win = win_of(raw, file, number)
-        switched = is_switched(question)
-        first, second = (model, base) if switched else (base, model)
-        said = _either(raw, "raw_completion")
-        yield Ruling(
-            judge=name_of(raw.get("annotator")),
-            question=question,
-            turn=1,
-            first=first,
-            second=second,
-            value=win if switched else 1.0 - win,
-            label="" if math.isnan(win) else f"{100 * win:.0f}% for {model}",
-            words=_words(said) if isinstance(said, str) else "",
-            reason=(UNREADABLE if said is not None else FAILED_CALL) if math.isnan(win) else "",
-            price=_price(_either(raw, "price_per_example")),
-            task=hash((question, first, second, *texts)),
-        )
+        win_of(raw, file, number)  # tells what is wrong with the row
+        asked = _orders(raw, question)
+        for switched, preference, said in asked:
+            win = win_of({"preference": preference}, file, number)
+            first, second = (model, base) if switched else (base, model)
+            yield Ruling(
+                judge=name_of(raw.get("annotator")),
+                question=question,
+                turn=1,
+                first=first,
+                second=second,
+                value=win if switched else 1.0 - win,
+                label="" if math.isnan(win) else f"{100 * win:.0f}% for {model}",
+                words=_words(said) if isinstance(said, str) else "",
+                reason=(UNREADABLE if said is not None else FAILED_CALL) if math.isnan(win) else "",
+                price=_price(_either(raw, "price_per_example")) / len(asked),
+                task=hash((question, first, second, *texts)),
+            )
+
+
+def _orders(raw: Mapping[str, Any], question: str) -> list[tuple[bool, Any, Any]]:
+    """(whether the model was shown first, the preference, what the judge said) of each order that was asked.
+
+    `preferences` are our own rows': the baseline shown first, then the model.
+    """
+    each, said = raw.get("preferences"), _either(raw, "raw_completion")
+    if not isinstance(each, list) or len(each) != 2:
+        return [(is_switched(question), raw.get("preference"), said)]
+    words = said if isinstance(said, list) and len(said) == 2 else [None, None]
+    return [(switched, each[switched], words[switched]) for switched in (False, True)]
 
 
 def _arena(file: str | Path, found: Material, baseline: str) -> Iterator[Ruling]:

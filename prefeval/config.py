@@ -37,16 +37,16 @@ def load_config(cls: type[T], recipe: str | Path | None, overrides: Sequence[str
 
 def parse_overrides(cls: type[T], default: T, overrides: Sequence[str], *, command: str = "") -> T:
     """Apply ``--a.b value`` overrides to a config; ``--help`` lists every field with its value from the recipe."""
+    given, rest = _mapping_overrides(default, list(overrides))
+    if not rest:
+        return _with_mappings(default, given)
     import tyro
 
-    default, rest = _take_mapping_overrides(default, list(overrides))
-    if not rest:
-        return default
     _refuse_unknown_flags(cls, rest)
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.cli(
+            found = tyro.cli(
                 cls,
                 args=rest,
                 default=default,
@@ -57,6 +57,8 @@ def parse_overrides(cls: type[T], default: T, overrides: Sequence[str], *, comma
         if not stop.code:
             raise
         raise ConfigError(_without_box(told.getvalue())) from None
+    # last, because what a mapping may hold can hang on another flag, as the options of an algorithm do
+    return _with_mappings(found, given)
 
 
 def _refuse_unknown_flags(cls: type[Any], args: Sequence[str]) -> None:
@@ -164,31 +166,40 @@ def to_yaml(data: Mapping[str, Any]) -> str:
     return yaml.safe_dump(_plain(dict(data)), sort_keys=False, allow_unicode=True)
 
 
-def _take_mapping_overrides(config: T, args: list[str]) -> tuple[T, list[str]]:
-    """Apply ``--options.step 4`` where `options` is a free mapping, whose keys are no flags; return what is left."""
-    plain, rest = to_dict(config), []
+def _mapping_overrides(config: Any, args: list[str]) -> tuple[list[tuple[str, str, Any]], list[str]]:
+    """(field, name, value) of each ``--options.step 4`` where `options` is a free mapping, whose keys are no flags; and
+    the arguments that are left."""
+    given: list[tuple[str, str, Any]] = []
+    rest: list[str] = []
     mappings = dict(_mapping_fields(config))
-    changed = False
     while args:
         arg = args.pop(0)
         key, _, inline = arg.removeprefix("--").partition("=")
         key = key.replace("-", "_")
         # names inside a mapping may hold dots themselves: arena_hard_v2.0
         field = next((m for m in sorted(mappings, key=len, reverse=True) if key.startswith(f"{m}.")), "")
-        name = key.removeprefix(f"{field}.")
         if not arg.startswith("--") or field not in mappings or not (inline or args):
             rest.append(arg)
             continue
+        name, text = key.removeprefix(f"{field}."), inline or args.pop(0)
+        try:
+            given.append((field, name, parse_yaml(text)))
+        except BadYaml:
+            raise ConfigError(f"--{field}.{name}: '{text}' cannot be read as a YAML value; quote it") from None
+    return given, rest
+
+
+def _with_mappings(config: T, given: Sequence[tuple[str, str, Any]]) -> T:
+    """The config with these values in its free mappings, checked anew."""
+    if not given:
+        return config
+    plain = to_dict(config)
+    for field, name, value in given:
         target = plain
         for part in field.split("."):
             target = target[part]
-        text = inline or args.pop(0)
-        try:
-            target[name] = parse_yaml(text)
-        except BadYaml:
-            raise ConfigError(f"--{field}.{name}: '{text}' cannot be read as a YAML value; quote it") from None
-        changed = True
-    return (from_dict(type(config), plain, where="command line") if changed else config), rest
+        target[name] = value
+    return from_dict(type(config), plain, where="command line")
 
 
 def _mapping_fields(config: Any, path: str = "") -> list[tuple[str, Mapping[str, Any]]]:

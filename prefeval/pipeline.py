@@ -7,6 +7,7 @@ done for the same config and the same results of the steps it points at, and res
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -99,6 +100,9 @@ def quickstart(argv: list[str]) -> int:
 
 def recipes(argv: list[str]) -> int:
     """`prefeval recipes`: the built-in recipes, one a line, as the command that runs each."""
+    if argv in (["-h"], ["--help"]):
+        sys.stdout.write(f"usage: prefeval recipes\n\n{inspect.getdoc(recipes)}\n")
+        return 0
     if argv:
         raise UserError("prefeval recipes takes no arguments")
     for name, path in builtin_recipes().items():

@@ -74,13 +74,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PairLabel:
-    """Response i against j of one record: `p` = P(i beats j) in [0, 1]; `margin` >= 0 is the strength of the label."""
+    """Response i against j of one record: `p` = P(i beats j) in [0, 1]; `margin` >= 0 is the strength of the label.
+
+    `votes` is how many labels p averages.
+    """
 
     i: int
     j: int
     p: float = 1.0
     margin: float | None = None
     source: str = ""
+    votes: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from prefeval.errors import ConfigError
+from prefeval.errors import ConfigError, nearest
 from prefeval.fit import FitConfig
 from prefeval.lora import LoraConfig
+from prefeval.plugins import PREFIX
 from reward_models.data import DataConfig
 
 HeadKind = Literal["bt", "regression", "gpm", "hybrid"]
@@ -114,10 +115,11 @@ class LossConfig:
     records whose labels are a complete ranking, with ties. `joint` > 0 adds that multiple of the soft pair loss on the
     utility of a regression head to its squared errors. `learn_tie` goes on from `tie` by gradient. `degree` > 0 adds
     that multiple of the self-supervised degree loss, on copies of the responses that lack `degree_ratios` of their key
-    words. Raises ValueError for a value out of range.
+    words. `kind` may also name a loss of your own: py:module:function, of log-odds and labels (n,), runs its code.
+    Raises ValueError for a value out of range.
     """
 
-    kind: LossKind = "soft"
+    kind: LossKind | str = "soft"
     smoothing: float = 0.0
     centring: float = 0.0
     tie: float = 0.0
@@ -128,6 +130,9 @@ class LossConfig:
     degree_ratios: tuple[float, ...] = (0.2, 0.5)
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(LossKind) and not self.kind.startswith(PREFIX):
+            known = get_args(LossKind)
+            raise ValueError(f"loss.kind '{self.kind}' is none of {', '.join(known)}{nearest(self.kind, known)}")
         if not 0.0 <= self.smoothing < 0.5:
             raise ValueError(f"loss.smoothing must be in [0, 0.5), not {self.smoothing}")
         if self.centring < 0 or self.joint < 0:

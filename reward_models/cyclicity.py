@@ -40,8 +40,8 @@ def noise_floor(P: FloatArray, votes: FloatArray, *, draws: int = 200, seed: int
     """Parametric bootstrap from the Bradley-Terry fit of one matrix of vote shares.
 
     `votes` (k, k), symmetric, is how many votes each entry of P averages (> 0 off the diagonal). Observed and simulated
-    shares are clipped to [1 / (2n), 1 - 1 / (2n)] alike before their log-odds are taken. `floor` is the mean,
-    `floor_high` the 95th percentile of the simulated ratios.
+    shares are clipped to [1 / (2n), 1 - 1 / (2n)] alike (n = 1 as n = 2) before their log-odds are taken. `floor` is
+    the mean, `floor_high` the 95th percentile of the simulated ratios.
     """
     potential = _fit(_clipped(P, votes), np.where(np.eye(len(P), dtype=bool), 0.0, votes))
     fitted = expit(potential[:, None] - potential[None, :])
@@ -96,10 +96,10 @@ def _label_sums(record: PreferenceRecord) -> tuple[FloatArray, FloatArray]:
     k = len(record.responses)
     total, count = np.zeros((k, k)), np.zeros((k, k))
     for pair in record.pairs:
-        total[pair.i, pair.j] += pair.p
-        total[pair.j, pair.i] += 1.0 - pair.p
-        count[pair.i, pair.j] += 1
-        count[pair.j, pair.i] += 1
+        total[pair.i, pair.j] += pair.p * pair.votes
+        total[pair.j, pair.i] += (1.0 - pair.p) * pair.votes
+        count[pair.i, pair.j] += pair.votes
+        count[pair.j, pair.i] += pair.votes
     return total, count
 
 
@@ -182,5 +182,5 @@ def _fit(P: FloatArray, votes: FloatArray) -> FloatArray:
 
 
 def _clipped(P: FloatArray, votes: FloatArray) -> FloatArray:
-    edge = 0.5 / np.maximum(votes, 1.0)
+    edge = 0.5 / np.maximum(votes, 2.0)  # a single vote would be clipped to 1/2 and say nothing
     return symmetrise(np.clip(P, edge, 1.0 - edge))

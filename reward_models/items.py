@@ -19,6 +19,7 @@ from reward_models.degrees import degraded, rarity
 from reward_models.encoding import PairEncoder
 from reward_models.forward import Encoded
 from reward_models.heads import pair_logits, scalar_part, share_prompt
+from reward_models.pair_loss import pair_loss
 
 
 @dataclass(frozen=True)
@@ -276,24 +277,3 @@ def _pair_loss(
         loss = loss + config.centring * losses.centring(scalar_part(first, head), scalar_part(second, head))
     hits = 0.5 * (1.0 + torch.sign(d.detach()) * torch.sign(p - 0.5))
     return LossOutput(loss.sum(), float(len(labelled)), {"accuracy": float(hits.sum().item())})
-
-
-def pair_loss(d: Tensor, p: Tensor, margin: Tensor, config: LossConfig, tie: Tensor | None = None) -> Tensor:
-    """The configured loss of each pair: (n,) log-odds, labels and margins -> (n,)."""
-    tie_value = config.tie if tie is None else tie
-    if config.kind == "robust":
-        return losses.robust_bce(d, p, config.smoothing)
-    if config.kind == "rao_kupper":
-        return losses.rao_kupper(d, p, tie_value)
-    if config.kind == "davidson":
-        return losses.davidson(d, p, tie_value)
-    p = losses.smoothed(p, config.smoothing)
-    if config.kind == "adaptive":
-        return losses.adaptive_bce(d, p, config.rho)
-    if config.kind == "margin":
-        return losses.margin_bce(d, margin, p)
-    if config.kind == "scaled":
-        return losses.scaled_bce(d, margin, p)
-    if config.kind == "hinge":
-        return losses.hinge(d, margin, p)
-    return losses.log_odds_mse(d, p) if config.kind == "log_odds" else losses.soft_bce(d, p)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prefeval.errors import ConfigError, nearest
-from prefeval.log import logger
 from prefeval.oracle import Ensemble, Group, MatrixOracle, Oracle, PairwiseRule, sigmoid_matrix
+from prefeval.plugins import load_object, told
 from prefeval.types import FloatArray, Prompt
 
 if TYPE_CHECKING:
@@ -183,20 +180,7 @@ def _open_rule(name: str, device: str | None, store: Store | None) -> Oracle:
 
 
 def _open_python(target: str, device: str | None, store: Store | None) -> Oracle:
-    module_name, _, attribute = target.partition(":")
-    if not attribute:
-        raise ConfigError(f"oracle 'py:{target}': write py:module:object")
-    logger.warning("py:%s imports %s and runs its code", target, module_name)
-    if "" not in sys.path:  # console scripts do not look in the working directory, where the module usually is
-        sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(f"oracle 'py:{target}': {error}") from None
-    except Exception as error:
-        raise ConfigError(f"oracle 'py:{target}': importing it raised {_told(error)}") from error
+    found = load_object(f"py:{target}", "oracle")
     if isinstance(found, Oracle) and not isinstance(found, type):
         return found
     if not callable(found) or isinstance(found, type):
@@ -211,7 +195,7 @@ def _checked_rule(target: str, rule: Callable[[str, str, str], Any]) -> Callable
         try:
             answer = rule(prompt.text, first, second)
         except Exception as error:
-            raise ConfigError(f"oracle 'py:{target}' raised {_told(error)}") from error
+            raise ConfigError(f"oracle 'py:{target}' raised {told(error)}") from error
         try:
             p = float("nan") if answer is None else float(answer)
         except (TypeError, ValueError):
@@ -221,12 +205,6 @@ def _checked_rule(target: str, rule: Callable[[str, str, str], Any]) -> Callable
         return p
 
     return ask
-
-
-def _told(error: Exception) -> str:
-    """An error of the user's own code in one line: kind, words, and where it was raised."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _open_ensemble(specs: str, device: str | None, store: Store | None) -> Oracle:

@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", default=None, help="candidates: rows as prefeval score takes them")
     parser.add_argument("--out", default=None, help="JSONL: a row with choice and coverage for each row of --input")
     parser.add_argument(
-        "--radius", type=float, default=None, help="of the confidence set; its asymptotic 95% by default"
+        "--radius", type=float, default=None, help="of the confidence set; its asymptotic 95%% by default"
     )
     parser.add_argument("--device", default=None, help="where the model runs; the accelerator if there is one")
     parser.add_argument("--seed", type=int, default=0, help="of the split and the bootstrap")

@@ -6,11 +6,13 @@ from importlib import resources
 from pathlib import Path
 
 from leaderboard.benchmarks.base import Benchmark, Source
-from leaderboard.benchmarks.custom import PAIRS, custom_source, is_custom
+from leaderboard.benchmarks.custom import PAIRS, custom_source, is_custom, protocol_in_code
 from leaderboard.config import Orders
 from leaderboard.from_files import MINI, protocol_of
 from prefeval.errors import ConfigError
 from prefeval.log import logger
+from prefeval.plugins import PREFIX as CODE
+from prefeval.plugins import load_object
 
 _FILES = {
     "alpaca_eval": ("instructions.parquet", "alpaca_eval.json", "instructions.json", "instructions.jsonl"),
@@ -33,6 +35,7 @@ def open_benchmark(
     | mt_bench_pair         | mt_bench, but compared with a baseline; mini-mt-pair: our own questions |
     | custom:FOLDER         | your own: `leaderboard.benchmarks.custom` says what is in the folder    |
     | NAME=PROTOCOL:PATH    | likewise, with a name and a protocol of your choice                     |
+    | NAME=py:MODULE:CLASS:PATH | a benchmark in code of your own, which is run                       |
 
     `limit` keeps the first prompts only; `orders` is AlpacaEval's. Raises ConfigError and DataError.
     """
@@ -63,6 +66,8 @@ def open_benchmark(
 
 
 def _build(kind: str, source: Source, version: str = "v2.0", orders: Orders = "published") -> Benchmark:
+    if kind.startswith(CODE):
+        return _in_code(kind, source)
     if kind == "alpaca_eval":
         from leaderboard.benchmarks.alpaca_eval import AlpacaEval
 
@@ -79,6 +84,16 @@ def _build(kind: str, source: Source, version: str = "v2.0", orders: Orders = "p
     from leaderboard.benchmarks.mt_bench import MTBench
 
     return MTBench(source, references=references)
+
+
+def _in_code(kind: str, source: Source) -> Benchmark:
+    """A benchmark from outside of the package. Raises ConfigError for what is none."""
+    protocol_in_code(kind)
+    found = load_object(kind, "benchmark")(source)
+    if not isinstance(found, Benchmark):
+        lacking = [name for name in dir(Benchmark) if not name.startswith("_") and not hasattr(found, name)]
+        raise ConfigError(f"benchmark '{kind}': lacks {', '.join(lacking)}")
+    return found
 
 
 def _references(folder: Path) -> Path | None:

@@ -15,6 +15,9 @@
 Named `custom:FOLDER`, it has the folder's name and the protocol that its rows tell; `NAME=PROTOCOL:PATH` says both
 (mt_bench_pair compares in pairs), where PATH is such a folder or a prompts file alone. Scores come out as the protocol
 has them, with intervals, and length control without instruction difficulty.
+
+`NAME=py:module:Class:PATH` is a benchmark in code (which is run): Class(Source) with the attributes of
+`leaderboard.benchmarks.base.Benchmark`, whose verdicts are rows of one of the three protocols.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from leaderboard.from_files import MINI, PROTOCOLS
 from prefeval.errors import ConfigError, DataError, nearest
 from prefeval.files import read_text
 from prefeval.guards import BadYaml, parse_yaml
+from prefeval.plugins import PREFIX as CODE
+from prefeval.plugins import load_object
 
 PAIRS = "mt_bench_pair"
 PREFIX = "custom:"
@@ -52,9 +57,11 @@ def benchmark_name(spec: str) -> str:
 
 
 def custom_source(spec: str, limit: int | None = None) -> tuple[str, Source]:
-    """(protocol or mt_bench_pair, where everything lies) of a spec. Raises ConfigError and DataError."""
+    """(protocol, mt_bench_pair or py:module:Class, where everything lies) of a spec. Raises ConfigError, DataError."""
     name = benchmark_name(spec)
     protocol, path = "", Path(spec.removeprefix(PREFIX))
+    if spec.partition("=")[2].startswith(CODE):
+        return _in_code(name, spec, limit)
     if not spec.startswith(PREFIX):
         protocol, _, rest = spec.partition("=")[2].partition(":")
         path = Path(rest)
@@ -62,9 +69,7 @@ def custom_source(spec: str, limit: int | None = None) -> tuple[str, Source]:
             hint = nearest(protocol, _TEMPLATES) if rest else ""
             known = hint or f" with one of {', '.join(_TEMPLATES)}"
             raise ConfigError(f"benchmark '{spec}': write NAME=PROTOCOL:PATH{known}")
-    taken = name.lower().replace("-", "").replace("_", "")
-    if any(taken.startswith(p.replace("_", "")) for p in PROTOCOLS) or name in MINI:
-        raise ConfigError(f"benchmark '{spec}': the name '{name}' is another benchmark's; choose one of your own")
+    _refuse_taken(name, spec)
     if path.is_file():
         return protocol or _protocol_of(path), Source(name, path, limit=limit)
     if not path.is_dir():
@@ -76,6 +81,31 @@ def custom_source(spec: str, limit: int | None = None) -> tuple[str, Source]:
     answers = next((path / n for n in _BASELINES if (path / n).is_file()), None)
     template = _template(path / "template.yaml", protocol)
     return protocol, Source(name, file, path, limit, template, f"answers:{answers}" if answers else "")
+
+
+def _in_code(name: str, spec: str, limit: int | None) -> tuple[str, Source]:
+    """(py:module:Class, where its prompts lie)."""
+    parts = spec.partition("=")[2].split(":", 3)
+    if not name or len(parts) < 4 or not all(parts):
+        raise ConfigError(f"benchmark '{spec}': write NAME=py:module:Class:PATH")
+    _refuse_taken(name, spec)
+    path = Path(parts[3])
+    return ":".join(parts[:3]), Source(name, path, path.parent, limit)
+
+
+def _refuse_taken(name: str, spec: str) -> None:
+    """Raise ConfigError for a name that belongs to another benchmark."""
+    taken = name.lower().replace("-", "").replace("_", "")
+    if any(taken.startswith(p.replace("_", "")) for p in PROTOCOLS) or name in MINI:
+        raise ConfigError(f"benchmark '{spec}': the name '{name}' is another benchmark's; choose one of your own")
+
+
+def protocol_in_code(kind: str) -> str:
+    """The protocol of a benchmark in code. Raises ConfigError."""
+    found = getattr(load_object(kind, "benchmark"), "protocol", None)
+    if found not in PROTOCOLS:
+        raise ConfigError(f"benchmark '{kind}': its protocol must be one of {', '.join(PROTOCOLS)}, not {found!r}")
+    return str(found)
 
 
 def _protocol_of(file: Path) -> str:

@@ -1,7 +1,7 @@
 """The native format: one prompt, k responses and whatever is known about them in one row; reader and writer.
 
 {"id", "prompt": text | [messages], "responses": [text, ...], "P": [[...]]?, "pairs": [[i, j, p] | {i, j, p, margin,
-source}]?, "ratings": {attribute: [...]}?, "split"?, "meta"?}
+source, votes}]?, "ratings": {attribute: [...]}?, "split"?, "meta"?}
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _pairs(row: Row, k: int) -> list[PairLabel]:
         return []
     pairs = row.get("pairs")
     if not isinstance(pairs, Sequence) or isinstance(pairs, str):
-        raise row.fail("must be a list of [i, j, p] or {i, j, p, margin, source}", "pairs")
+        raise row.fail("must be a list of [i, j, p] or {i, j, p, margin, source, votes}", "pairs")
     return [_pair(row, n, pair, k) for n, pair in enumerate(pairs)]
 
 
@@ -129,7 +129,7 @@ def _pair(row: Row, n: int, pair: object, k: int) -> PairLabel:
     elif isinstance(pair, Sequence) and not isinstance(pair, str) and len(pair) in (2, 3):
         values = dict(zip("ijp", pair, strict=False))
     else:
-        raise row.fail("must be [i, j, p] or {i, j, p, margin, source}", name)
+        raise row.fail("must be [i, j, p] or {i, j, p, margin, source, votes}", name)
     for key in ("i", "j"):
         value = values.get(key)
         if type(value) is not int or not 0 <= value < k:
@@ -141,7 +141,10 @@ def _pair(row: Row, n: int, pair: object, k: int) -> PairLabel:
     margin = cells.number(f"{name}.margin", 0.0) if cells.has(f"{name}.margin") else None
     if p is None:
         raise row.fail("p is not a number", name)
-    return PairLabel(values["i"], values["j"], p, margin, str(values.get("source") or ""))
+    votes = values.get("votes", 1)
+    if type(votes) is not int or votes < 1:
+        raise row.fail(f"votes must be a whole number from 1, not {votes!r}", name)
+    return PairLabel(values["i"], values["j"], p, margin, str(values.get("source") or ""), votes)
 
 
 def _add_label(group: Group, index: Sequence[int], label: PairLabel, row: Row, out: Collector) -> None:
@@ -151,7 +154,7 @@ def _add_label(group: Group, index: Sequence[int], label: PairLabel, row: Row, o
         out.drop("identical responses", row)
         return
     out.report.merged += (i, j, label.source) in group.labels or (j, i, label.source) in group.labels
-    group.label(i, j, label.p, label.margin, label.source)
+    group.label(i, j, label.p, label.margin, label.source, label.votes)
 
 
 def _add_ratings(group: Group, index: Sequence[int], row: Row) -> None:
@@ -170,9 +173,9 @@ def _add_ratings(group: Group, index: Sequence[int], row: Row) -> None:
 
 
 def _pair_row(pair: PairLabel) -> list[Any] | dict[str, Any]:
-    if pair.margin is None and not pair.source:
+    if pair.margin is None and not pair.source and pair.votes == 1:
         return [pair.i, pair.j, pair.p]
-    extra = {"margin": pair.margin, "source": pair.source}
+    extra = {"margin": pair.margin, "source": pair.source, "votes": pair.votes if pair.votes > 1 else None}
     return {"i": pair.i, "j": pair.j, "p": pair.p} | {
         key: value for key, value in extra.items() if value not in (None, "")
     }

@@ -80,6 +80,7 @@ class Group:
         self.id, self.messages, self.split, self.meta = id, messages, split, dict(meta)
         self.texts: dict[str, int] = {}
         self.labels: dict[tuple[int, int, str], list[tuple[float, float | None]]] = {}
+        self.votes: Counter[tuple[int, int, str]] = Counter()
         self.ratings: dict[str, dict[int, list[float]]] = {}
         self.models: dict[int, dict[str, None]] = {}
 
@@ -90,11 +91,12 @@ class Group:
             self.models.setdefault(index, {})[model] = None
         return index
 
-    def label(self, i: int, j: int, p: float, margin: float | None, source: str) -> None:
-        """Add a label; one of the opposite orientation is turned round, so that repeated labels can be averaged."""
+    def label(self, i: int, j: int, p: float, margin: float | None, source: str, votes: int = 1) -> None:
+        """Add a label, the mean of `votes` votes. One of the opposite orientation is turned round, for averaging."""
         if (j, i, source) in self.labels:
             i, j, p = j, i, 1.0 - p
         self.labels.setdefault((i, j, source), []).append((p, margin))
+        self.votes[i, j, source] += votes
 
     def rate(self, i: int, values: Mapping[str, float | None]) -> bool:
         """Add ratings of response i (None = missing); True if it had some before."""
@@ -105,7 +107,10 @@ class Group:
         return again
 
     def pairs(self) -> list[PairLabel]:
-        return [PairLabel(i, j, _mean([p for p, _ in v]), _margin(v), s) for (i, j, s), v in self.labels.items()]
+        return [
+            PairLabel(i, j, _mean([p for p, _ in v]), _margin(v), s, self.votes[i, j, s])
+            for (i, j, s), v in self.labels.items()
+        ]
 
     def conflicts(self) -> int:
         """Unordered pairs whose labels, from any source, point in both directions."""

@@ -257,3 +257,24 @@ def test_a_bench_run_knows_reasons_and_cost(tmp_path: Path) -> None:
     assert first["turns"][0].startswith("I have chickpeas")
     assert [v["shown"] for v in first["answers"][1]["verdicts"]] == ["second", "first"]
     assert [v["share"] for v in first["answers"][1]["verdicts"]] == [1.0, 1.0]
+
+
+def test_alpaca_rows_of_both_orders_are_two_verdicts_each(tmp_path: Path) -> None:
+    """Shown first, then second: the model wins both, the first place wins both, a failure; by hand."""
+    rows = [
+        alpaca_row("q1", 1.9, preferences=[1.9, 1.9], raw_completion=["M", "m"]),
+        alpaca_row("q2", 1.5, preferences=[1.1, 1.9], raw_completion=["m", "m"]),
+        alpaca_row("q3", None, preferences=[None, 1.9], raw_completion=[None, "m"]),
+        alpaca_row("q4", 1.2, preferences=[1.2, 1.2], raw_completion=["m", "M"]),
+    ]
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(rows))
+    material = read_material("alpaca_eval", [file])
+    assert [(r.first, round(r.value, 6)) for r in material.rulings[:4]] == [
+        ("base", 0.1), ("m", 0.9), ("base", 0.9), ("m", 0.9)
+    ]  # fmt: skip
+    judge = judges("alpaca_eval", [file])["gpt-4"]
+    assert (judge["verdicts"], judge["failed"]) == (8, 1)
+    assert judge["swap_consistency"]["point"] == pytest.approx(2 / 3)
+    # order effect: mean of (p_first of order 1 + of order 2) / 2 - 1/2 over q1, q2, q4: (0 + 0.4 + 0) / 3
+    assert judge["order_effect"]["point"] == pytest.approx(0.4 / 3)

@@ -99,3 +99,15 @@ def test_yaml_round_trip() -> None:
     text = to_yaml(to_dict(config))
     assert "é" in text
     assert from_dict(Recipe, yaml.safe_load(text)) == config
+
+
+def test_what_a_mapping_holds_is_checked_beside_the_other_flags() -> None:
+    """The options of an algorithm that the same command line names, in either order."""
+    from alignment.config import AlignConfig
+
+    words = ["--options.alpha", "0.3"], ["--algorithm", "mpo"]
+    for first, second in (words, words[::-1]):
+        found = parse_overrides(AlignConfig, AlignConfig(), [*first, *second])
+        assert (found.algorithm, found.options) == ("mpo", {"alpha": 0.3})
+    with pytest.raises(ConfigError, match="algorithm 'onpo': unknown key 'alpha'"):
+        parse_overrides(AlignConfig, AlignConfig(), words[0])

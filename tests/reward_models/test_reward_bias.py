@@ -11,6 +11,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from prefeval.data.decontaminate import decontaminate
+from prefeval.data.groups import write_records
+from prefeval.data.readers import load_records
 from prefeval.oracle import Ensemble, PairwiseRule
 from prefeval.types import Comparison, FloatArray, PairLabel, PreferenceRecord, Prompt
 from reward_models.baselines import FEATURES, SurfaceOracle, fit_surface, surface_features
@@ -114,6 +116,24 @@ def test_cycles_of_labels() -> None:
     assert found["share_above"] == 1.0
     assert found["curl_ratio_floor"] < 1.0
     assert label_cycles([record("1", ("a", "b"), (PairLabel(0, 1),))])["curl_ratio"] is None
+
+
+def test_votes_on_one_pair_are_counted_however_they_are_written(tmp_path: Path) -> None:
+    """Eight rows a pair are eight votes; a cycle of single votes is a cycle too, though three of them prove nothing."""
+    data = tmp_path / "votes.jsonl"
+    for copies, above in ((8, 1.0), (1, 0.0)):
+        rows = [
+            {"prompt": f"q{n}", "chosen": "abc"[i], "rejected": "abc"[(i + 1) % 3]}
+            for n in range(2)
+            for i in range(3)
+            for _ in range(copies)
+        ]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        records = load_records(str(data)).records
+        again = load_records(str(write_records(tmp_path / "groups.jsonl", records))).records
+        for found in (label_cycles(records), label_cycles(again)):
+            assert (found["cycle_rate"], found["curl_ratio"]) == (1.0, pytest.approx(1.0))
+            assert (found["share_above"], found["n_records"]) == (above, 2)
 
 
 def test_position_bias_of_a_judge_is_reported() -> None:

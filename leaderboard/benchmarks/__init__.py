@@ -34,8 +34,7 @@ def open_benchmark(
     | arena_hard_v0.1/_v2.0 | likewise                                                                |
     | mt_bench_pair         | mt_bench, but compared with a baseline; mini-mt-pair: our own questions |
     | custom:FOLDER         | your own: `leaderboard.benchmarks.custom` says what is in the folder    |
-    | NAME=PROTOCOL:PATH    | likewise, with a name and a protocol of your choice                     |
-    | NAME=py:MODULE:CLASS:PATH | a benchmark in code of your own, which is run                       |
+    | NAME=PROTOCOL:PATH    | likewise; PROTOCOL may be py:MODULE:CLASS, code of your own that is run |
 
     `limit` keeps the first prompts only; `orders` is AlpacaEval's. Raises ConfigError and DataError.
     """

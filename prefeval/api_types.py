@@ -202,9 +202,7 @@ def check_base_url(base_url: str) -> str:
         usable = False
     if parts.username or parts.password:
         where = scrub(base_url, None)
-        raise ConfigError(
-            f"'{where}': an address with a password reaches logs and files; set OPENAI_API_KEY"
-        )
+        raise ConfigError(f"'{where}': an address with a password reaches logs and files; set OPENAI_API_KEY")
     if not usable:
         raise ConfigError(f"'{scrub(base_url, None)}': a base URL looks like http://127.0.0.1:8000/v1")
     return base_url.rstrip("/")

@@ -54,10 +54,13 @@ def lines_of(handle: IO[str], file: object) -> Iterator[tuple[int, str]]:
 
 def read_document(handle: IO[str], file: object) -> str:
     """All of a text file that is parsed as a whole. Raises DataError where it is too large for that."""
-    text = handle.read(LARGEST_DOCUMENT + 1)
-    if len(text) > LARGEST_DOCUMENT:
-        raise DataError(f"more than {LARGEST_DOCUMENT:,} characters; write it as JSON lines", file=file)
-    return text
+    pieces, length = [], 0
+    while piece := handle.read(1 << 20):  # as much room as is asked for is taken at once
+        pieces.append(piece)
+        length += len(piece)
+        if length > LARGEST_DOCUMENT:
+            raise DataError(f"more than {LARGEST_DOCUMENT:,} characters; write it as JSON lines", file=file)
+    return "".join(pieces)
 
 
 def expanded(inner: IO[bytes], path: str | Path) -> io.BufferedReader:

@@ -142,12 +142,12 @@ class BadYaml(ValueError):
         return f" at line {self.line}" if self.line else ""
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, repeats: bool = False) -> Any:
     """As yaml.safe_load, but whatever cannot be read is a BadYaml, and so are a key that stands twice in a mapping and
-    aliases that expand without bounds.
+    aliases that expand without bounds. `repeats` lets the last of equal keys count: other projects' files hold some.
     """
     try:
-        data = yaml.load(text, _Loader)
+        data = yaml.load(text, yaml.SafeLoader if repeats else _Loader)
         if _nodes(data, {}, set()) > _LARGEST_YAML:
             raise BadYaml("its aliases expand to more than a million values")
     except yaml.YAMLError as error:

@@ -54,10 +54,13 @@ def lines_of(handle: IO[str], file: object) -> Iterator[tuple[int, str]]:
 
 def read_document(handle: IO[str], file: object) -> str:
     """All of a text file that is parsed as a whole. Raises DataError where it is too large for that."""
-    text = handle.read(LARGEST_DOCUMENT + 1)
-    if len(text) > LARGEST_DOCUMENT:
-        raise DataError(f"more than {LARGEST_DOCUMENT:,} characters; write it as JSON lines", file=file)
-    return text
+    pieces, length = [], 0
+    while piece := handle.read(1 << 20):  # as much room as is asked for is taken at once
+        pieces.append(piece)
+        length += len(piece)
+        if length > LARGEST_DOCUMENT:
+            raise DataError(f"more than {LARGEST_DOCUMENT:,} characters; write it as JSON lines", file=file)
+    return "".join(pieces)
 
 
 def expanded(inner: IO[bytes], path: str | Path) -> io.BufferedReader:
@@ -139,12 +142,12 @@ class BadYaml(ValueError):
         return f" at line {self.line}" if self.line else ""
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, repeats: bool = False) -> Any:
     """As yaml.safe_load, but whatever cannot be read is a BadYaml, and so are a key that stands twice in a mapping and
-    aliases that expand without bounds.
+    aliases that expand without bounds. `repeats` lets the last of equal keys count: other projects' files hold some.
     """
     try:
-        data = yaml.load(text, _Loader)
+        data = yaml.load(text, yaml.SafeLoader if repeats else _Loader)
         if _nodes(data, {}, set()) > _LARGEST_YAML:
             raise BadYaml("its aliases expand to more than a million values")
     except yaml.YAMLError as error:

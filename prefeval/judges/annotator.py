@@ -106,7 +106,7 @@ def _config_file(name: str) -> Path:
 
 def _yaml(file: Path) -> Any:
     try:
-        return parse_yaml(read_text(file))
+        return parse_yaml(read_text(file), repeats=True)
     except BadYaml as error:
         raise DataError(f"is no YAML{error.place}: {error}", file=file) from None
 

@@ -39,6 +39,23 @@ def steps(folder: Path, model: Path) -> dict[str, dict[str, Any]]:
     found["pm"]["fit"]["epochs"] = 1
     found["policy"] |= {"rounds": 1, "max_new_tokens": 6, "oracle": "rules:shorter"}
     found["policy"]["fit"]["epochs"] = 1
+    found["bench"] |= {"models": [{"name": "base", "spec": str(model)}], "benchmarks": ["mini-mt"], "max_new_tokens": 6}
+    return found
+
+
+def command(name: str, config: dict[str, Any], folder: Path) -> Maker:
+    recipe = folder / f"{name}.yaml"
+    recipe.write_text(yaml.safe_dump(config))
+    return lambda out: [name, str(recipe), "--out", str(out)]
+
+
+def maker(name: str, folder: Path, model: Path, url: str) -> Maker:
+    """The command of a name: its step alone, or all of them as one recipe (`run`). `url` is the judge's."""
+    found = steps(folder, model)
+    if name == "train":
+        return command(name, found["pm"], folder)
+    if name == "align":
+        return command(name, found["policy"], folder)
     found["bench"] |= {"baseline": "", "judge": f"judge:m@{url}", "concurrency": 1, "limit": 2}
     if name == "bench":
         return command(name, found["bench"], folder)

@@ -2,7 +2,7 @@
 
 | what must not happen | guard | tested in |
 |---|---|---|
-| pickled weights are read | models.refuse_pickles | test_models, test_reward_modeling, test_reward_pairs, tests/corpus |
+| pickled weights are read | models.refuse_pickles | test_models, test_reward_modeling, test_reward_pairs |
 | code of a checkpoint runs | trust_remote_code=False | test_models (remote code), tests/corpus (code of its own) |
 | YAML makes Python objects, or expands without end | guards.parse_yaml | tests/corpus (YAML), corpus/test_properties |
 | a file fills memory | guards | corpus/test_bombs |

@@ -60,6 +60,8 @@ ALL_LOSSES = [
     ("dno", {}),
     ("exo", {"form": "pairs"}),
     ("ipo", {"length_average": True}),
+    # offline methods (test_offline_methods)
+    ("dpo", {"form": "adaptive"}),
 ]
 
 

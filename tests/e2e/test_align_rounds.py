@@ -59,6 +59,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dno": ("dno", {"step": 5.0}),
     "exo": ("exo", {"step": 5.0}),
 }
+OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpo adaptive": ("dpo", {"step": 5.0, "form": "adaptive"}),
+}
+METHODS |= OFFLINE
 TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
 
@@ -128,7 +132,7 @@ def test_every_registered_algorithm_is_run_here() -> None:
     assert {name for name, _ in METHODS.values()} == {i.name for i in list_algorithms() if not i.alias_of}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in OFFLINE else m for m in METHODS])
 def test_two_rounds_of(method: str, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = config_for(tiny, out, method)

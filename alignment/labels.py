@@ -127,3 +127,15 @@ def _has_verdict(table: FloatArray) -> NDArray[np.bool_]:
     known = np.isfinite(table)
     np.fill_diagonal(known, False)
     return np.asarray(known.any(axis=1) | (len(table) == 1))
+
+
+def mean_log_odds(table: FloatArray, clip: float = 20.0) -> FloatArray:
+    """Mean log-odds of each response over the known others and itself, at 0: (k,); NaN without any verdict.
+
+    Where P is Bradley-Terry and complete these are its scores less their mean. Log-odds are cut at +-`clip` nats.
+    """
+    with np.errstate(divide="ignore"):
+        odds = np.clip(np.log(table) - np.log1p(-table), -clip, clip)
+    known = np.isfinite(odds)
+    means = np.where(known, odds, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return np.asarray(np.where(_has_verdict(table), means, np.nan), dtype=np.float64)

@@ -66,6 +66,7 @@ ALL_LOSSES = [
     ("slic", {"labels": "hard", "pairs": "best_worst"}),
     ("minor_dpo", {}),
     ("slic", {}),
+    ("kto", {}),
 ]
 
 

@@ -17,6 +17,7 @@ from scipy.optimize import minimize, minimize_scalar
 from toys import ABSOLUTE, GAME, SLOTS, group_of, make, random_table
 
 from alignment.algorithm import Algorithm, Group, State, get_algorithm
+from alignment.tabular import Sampling, play, play_sampled
 from prefeval.errors import ConfigError
 from prefeval.games import log_normalise, open_game
 
@@ -303,6 +304,54 @@ def test_mpo_max_by_hand() -> None:
     np.testing.assert_allclose(tie.log_policy, SLOTS["start"], atol=1e-8)
 
 
+# ---- KTO
+
+
+def test_kto_by_hand() -> None:
+    """Ratios 1, -1, 0.6 with mean 0.2 = z0; win rates 0.8, 0.25, 0.45 make one desirable response of three."""
+    table = [[0.5, 0.9, 0.7], [0.1, 0.5, 0.4], [0.3, 0.6, 0.5]]
+    logp, start = [-1.0, -3.0, -1.4], [-2.0, -2.0, -2.0]
+
+    def s(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    options: dict[str, Any] = {"step": 2.0, "desirable": 1.5, "undesirable": 0.5, "labels": "soft"}
+    wanted = (1.5 * (1 - s(0.4)) + 0.5 * (1 - s(0.6)) + 0.5 * (1 - s(-0.2))) / 3
+    assert loss_of("kto", logp, start, table, **options) == pytest.approx(wanted, rel=1e-12)
+    lower = [-3.0, -2.5, -2.5]  # ratios with a negative mean: z0 is 0
+    wanted = (1.5 * (1 - s(-0.5)) + 0.5 * (1 - s(0.25)) + 0.5 * (1 - s(0.25))) / 3
+    assert loss_of("kto", lower, start, table, **options) == pytest.approx(wanted, rel=1e-12)
+    even = [[0.5, 0.5], [0.5, 0.5]]  # half of each: the same loss of either
+    assert loss_of("kto", [0.0, 0.0], [0.0, 0.0], even, **options) == pytest.approx(0.5)
+
+
+def test_kto_moves_each_response_by_itself() -> None:
+    """No gradient through z0: a response's slope is its own term's, and a group may be all of one kind."""
+    kto = get_algorithm("kto", step=2.0)
+    table = np.full((3, 3), np.nan)
+    np.fill_diagonal(table, 0.5)
+    table[0, 2], table[2, 0], table[1, 2], table[2, 1] = 0.9, 0.1, 0.8, 0.2
+    group = group_of([-1.0, -3.0, -1.4], {"start": [-2.0, -2.0, -2.0]}, table)
+    lead = (np.array([1.0, -1.0, 0.6]) - 0.2) / 2
+    slope = 1 / (2 + 2 * np.cosh(lead)) / 2 / 3
+    np.testing.assert_allclose(gradient(kto, group), [-slope[0], -slope[1], slope[2]], atol=1e-14)
+    with pytest.raises(ConfigError, match="kto has no pairs"):
+        get_algorithm("kto", pairs="best_worst")
+
+
+def test_kto_in_games() -> None:
+    """Sampled rounds of large groups follow the exact ones; what wins less than half fades, for ever."""
+    kto = get_algorithm("kto", step=1.0)
+    exact = list(play(kto, GAME, 3))
+    drawn = list(play_sampled(kto, GAME, 3, Sampling(60_000, group_size=100, seed=1)))
+    for a, b in zip(exact, drawn, strict=True):
+        np.testing.assert_allclose(b.policy, a.policy, atol=0.04)
+    assert np.max(np.abs(exact[-1].policy - GAME.start)) > 0.05
+    rows = list(play(kto, BT10, 3000, shown=lambda n: n in (300, 3000)))
+    worst = np.argmin(SCORES)
+    assert rows[1].policy[worst] < 0.5 * rows[0].policy[worst] < 0.05 * BT10.start[worst]
+
+
 # ---- adaptive preference scaling
 
 
@@ -339,6 +388,7 @@ def test_adaptive_dpo_takes_the_scale_that_minimises(margin: float, rho: float) 
         ("hypo", {"kl": -1.0}, "kl must be a number >= 0"),
         ("hypo", {"cap": 0.5}, "cap must be at least 1"),
         ("mpo_max", {"beta": -1.0}, "beta must be a number >= 0"),
+        ("kto", {"desirable": -1.0}, "numbers >= 0"),
         ("dpo", {"rho": 0.7}, "rho must lie in"),
         ("dpo", {"form": "adaptive", "noise": 0.1}, "excludes noise"),
     ],

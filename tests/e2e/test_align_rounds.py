@@ -63,6 +63,7 @@ OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
     "minor_dpo": ("minor_dpo", {"step": 5.0, "labels": "hard"}),
     "slic": ("slic", {"labels": "hard", "pairs": "best_worst"}),
     "rpo": ("rpo", {"step": 5.0}),
+    "kto": ("kto", {"step": 5.0}),
     "chi2_po": ("chi2_po", {"step": 5.0}),
     "hypo": ("hypo", {"step": 5.0, "kl": 0.1}),
     "mpo_max": ("mpo_max", {"step": 5.0}),

@@ -62,10 +62,14 @@ ALL_LOSSES = [
     ("ipo", {"length_average": True}),
     # offline methods (test_offline_methods)
     ("dpo", {"form": "adaptive"}),
+    ("dpo", {"pairs": "first_round"}),
+    ("dpo", {"pairs": "knockout"}),
     ("rpo", {"length_average": True}),
     ("slic", {"labels": "hard", "pairs": "best_worst"}),
     ("minor_dpo", {}),
     ("slic", {}),
+    ("rso", {}),
+    ("rso", {"form": "hinge", "pairs": "first_round"}),
     ("kto", {}),
 ]
 

@@ -17,9 +17,12 @@ from scipy.optimize import minimize, minimize_scalar
 from toys import ABSOLUTE, GAME, SLOTS, group_of, make, random_table
 
 from alignment.algorithm import Algorithm, Group, State, get_algorithm
+from alignment.labels import knockout, mean_log_odds, select_pairs
+from alignment.selection import part_of, rejection_sample
 from alignment.tabular import Sampling, play, play_sampled
 from prefeval.errors import ConfigError
-from prefeval.games import log_normalise, open_game
+from prefeval.games import bradley_terry, log_normalise, open_game
+from prefeval.seeds import rng
 
 PAIR = [[0.5, 0.7], [0.3, 0.5]]
 BT10 = open_game("bt10")
@@ -44,7 +47,9 @@ def softplus(x: Any) -> Any:
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard"])
-@pytest.mark.parametrize(("name", "none"), [("rpo", {"eta": 0.0}), ("chi2_po", {"gamma": 0.0}), ("hypo", {"kl": 0.0})])
+@pytest.mark.parametrize(
+    ("name", "none"), [("rpo", {"eta": 0.0}), ("chi2_po", {"gamma": 0.0}), ("hypo", {"kl": 0.0}), ("rso", {})]
+)
 def test_dpo_is_their_limit(name: str, none: dict[str, Any], labels: str) -> None:
     """Losses, gradients and, where pairs come from the same policy, updates; any other value of the option differs."""
     draw, table = np.random.default_rng(5), random_table(5, 6)
@@ -194,6 +199,7 @@ def mean_loss(algorithm: Algorithm, log_policy: np.ndarray) -> float:
 KINKED: Mapping[str, Algorithm] = {
     "minor_dpo": get_algorithm("minor_dpo", step=0.2, labels="hard"),
     "slic": get_algorithm("slic", step=0.7, regulariser=0.4),
+    "rso hinge": get_algorithm("rso", step=0.7, form="hinge"),
 }
 
 
@@ -352,6 +358,159 @@ def test_kto_in_games() -> None:
     assert rows[1].policy[worst] < 0.5 * rows[0].policy[worst] < 0.05 * BT10.start[worst]
 
 
+# ---- RSO
+
+
+def by_enumeration(rewards: np.ndarray, count: int, beta: float) -> dict[tuple[int, ...], float]:
+    """Chances of every accepted sequence: all orders of every pass and all outcomes of its draws."""
+
+    def go(left: tuple[int, ...], wanted: int) -> dict[tuple[int, ...], float]:
+        if wanted == 0 or not left:
+            return {(): 1.0}
+        chance = {k: math.exp((rewards[k] - max(rewards[list(left)])) / beta) for k in left}
+        out: dict[tuple[int, ...], float] = {}
+        for taken in itertools.product((True, False), repeat=len(left)):
+            passed = tuple(k for k, t in zip(left, taken, strict=True) if t)[:wanted]
+            p = math.prod(chance[k] if t else 1 - chance[k] for k, t in zip(left, taken, strict=True))
+            rest = tuple(k for k, t in zip(left, taken, strict=True) if not t)
+            for tail, q in go(rest, wanted - len(passed)).items() if p > 0 else ():
+                out[passed + tail] = out.get(passed + tail, 0.0) + p * q
+        return out
+
+    total: dict[tuple[int, ...], float] = {}
+    orders = list(itertools.permutations(range(len(rewards))))
+    for order in orders:
+        for sequence, p in go(order, count).items():
+            total[sequence] = total.get(sequence, 0.0) + p / len(orders)
+    return total
+
+
+def test_rejection_sampling_by_enumeration() -> None:
+    rewards, generator = np.array([0.3, -0.5, 1.0, 0.9]), rng("rso", 0)
+    exact = by_enumeration(rewards, 2, 0.7)
+    assert sum(exact.values()) == pytest.approx(1.0)
+    assert len(exact) == 12
+    counts = dict.fromkeys(exact, 0)
+    draws = 8000
+    for _ in range(draws):
+        counts[tuple(rejection_sample(rewards, 2, 0.7, generator))] += 1
+    for sequence, p in exact.items():
+        assert counts[sequence] / draws == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / draws))
+
+
+def test_rejection_sampling_draws_from_the_optimal_policy() -> None:
+    """One of 64 samples of mu is a draw of mu exp(r / beta); neither mu nor its best is."""
+    mu, rewards, beta = np.array([0.5, 0.3, 0.15, 0.05]), np.array([0.0, 0.4, 0.8, 1.0]), 0.5
+    target = np.exp(log_normalise(np.log(mu) + rewards / beta))
+    generator, found, draws = rng("rso", 1), np.zeros(4), 4000
+    for actions in generator.choice(4, size=(draws, 64), p=mu):
+        (k,) = rejection_sample(rewards[actions], 1, beta, generator)
+        found[actions[k]] += 1 / draws
+    np.testing.assert_allclose(found, target, atol=0.03)
+    assert np.abs(target - mu).max() > 0.1
+    assert target.max() < 0.5
+
+
+def test_the_limits_of_rejection_sampling() -> None:
+    rewards, generator = np.random.default_rng(3).normal(size=20), rng("rso", 2)
+    top = set(np.argsort(rewards)[-6:].tolist())
+    counts = np.zeros(20)
+    for _ in range(800):
+        assert set(rejection_sample(rewards, 6, 0.0, generator)) == top
+        chosen = rejection_sample(rewards, 6, math.inf, generator)
+        assert len(set(chosen)) == 6
+        counts[chosen] += 1
+    np.testing.assert_allclose(counts / 800, 0.3, atol=0.08)
+    assert set(rejection_sample(rewards, 6, 1e-9, generator)) == top
+    assert sorted(rejection_sample(rewards, 30, 0.5, generator)) == list(range(20))
+
+
+def test_rso_is_dpo_on_what_it_accepts() -> None:
+    """Others for another key; the rest has no gradient, and what failed is no candidate."""
+    draw, table = np.random.default_rng(8), random_table(12, 8)
+    table[3, :], table[:, 3] = np.nan, np.nan
+    logp, start = draw.normal(size=(2, 12)) * 3
+    rso = get_algorithm("rso", step=4.0, accept=5, labels="hard")
+    group = group_of(logp, {"start": start}, table, key="1/p")
+    kept = rso.accepted(group)
+    assert kept == rso.accepted(group_of(logp, {"start": start}, table, key="1/p"))
+    assert len(set(kept)) == 5
+    assert 3 not in kept
+    assert len({tuple(rso.accepted(group_of(logp, {"start": start}, table, key=str(n)))) for n in range(9)}) > 5
+    for form in ("sigmoid", "hinge"):
+        rso = get_algorithm("rso", step=4.0, accept=5, labels="hard", form=form)
+        dpo = get_algorithm("dpo", step=4.0, labels="hard", form=form)
+        wanted = np.zeros(12)
+        wanted[kept] = gradient(dpo, group_of(logp[kept], {"start": start[kept]}, table[np.ix_(kept, kept)]))
+        np.testing.assert_allclose(gradient(rso, group), wanted, atol=1e-14)
+    greedy = get_algorithm("rso", accept=3, beta=0.0)
+    scored = Group(group.logp, group.anchors, group.P, group.length, group.role, reward=torch.arange(12.0))
+    assert sorted(greedy.accepted(scored)) == [9, 10, 11]
+    part = part_of(group, [4, 0])
+    assert (part.P[0, 1].item(), part.key) == (table[4, 0], "1/p")
+
+
+def test_rewards_of_rso_are_the_scores() -> None:
+    np.testing.assert_allclose(mean_log_odds(BT10.P), SCORES - SCORES.mean(), atol=1e-12)
+    part = BT10.P.copy()
+    part[0, 1:], part[1:, 0] = np.nan, np.nan
+    part[1, 2] = part[2, 1] = np.nan
+    odds = np.log(part) - np.log1p(-part)
+    found = mean_log_odds(part)
+    assert np.isnan(found[0])
+    np.testing.assert_allclose(found[1:], [np.nanmean(row) for row in odds[1:]], atol=1e-12)
+
+
+def test_rso_in_games() -> None:
+    """On Bradley-Terry it ends where DPO does; on a cycle the accepted responses weigh the fit."""
+    state, rso = State(SLOTS["policy"], SLOTS["start"]), get_algorithm("rso", step=1.5, beta=0.8)
+    reached = get_algorithm("rso", step=1.5).population(BT10.P, State(BT10.log_start, BT10.log_start)).log_policy
+    np.testing.assert_allclose(reached, log_normalise(BT10.log_start + 1.5 * SCORES), atol=1e-7)
+    ref = np.exp(SLOTS["start"])
+    accepted = np.exp(log_normalise(SLOTS["start"] + (np.log(GAME.P) - np.log(GAME.P.T)) @ ref / 0.8))
+    wanted = log_normalise(SLOTS["start"] + 1.5 * bradley_terry(GAME.P, accepted))
+    np.testing.assert_allclose(rso.population(GAME.P, state).log_policy, wanted, atol=1e-7)
+    drawn = list(play_sampled(get_algorithm("rso", step=1.5, beta=0.8, accept=4), GAME, 1, Sampling(60_000, 30)))[-1]
+    exact = rso.population(GAME.P, State(GAME.log_start, GAME.log_start)).log_policy
+    np.testing.assert_allclose(drawn.policy, np.exp(exact), atol=0.06)
+    whole = get_algorithm("rso", step=1.5, beta=math.inf)
+    dpo = get_algorithm("dpo", step=1.5).population(GAME.P, State(SLOTS["start"], SLOTS["start"])).log_policy
+    np.testing.assert_allclose(whole.population(GAME.P, state).log_policy, dpo, atol=1e-7)
+
+
+def test_the_rankings_of_rso() -> None:
+    """Neighbours play; winners play on. A missing verdict makes no pair, and the first goes on."""
+    strength = np.array([3.0, 1.0, 2.0, 5.0, 4.0])
+    table = 1 / (1 + np.exp(strength[None] - strength[:, None]))
+    assert knockout(table) == [(0, 1), (2, 3), (0, 3), (3, 4)]
+    assert knockout(table, rounds=1) == [(0, 1), (2, 3)]
+    table[0, 1] = table[1, 0] = np.nan
+    assert knockout(table) == [(2, 3), (0, 3), (3, 4)]
+    i, j = select_pairs(table, "first_round")
+    assert (i.tolist(), j.tolist()) == ([2], [3])
+    assert [x.tolist() for x in select_pairs(np.array([[0.5]]), "knockout")] == [[], []]
+
+
+def test_first_round_pairs_keep_the_minimiser() -> None:
+    """Over all groups of four the closed form has no gradient; the matches of winners move it."""
+    closed_form = log_normalise(SLOTS["policy"] + GAME.P @ np.exp(SLOTS["policy"]))
+
+    def slope(pairs: str) -> float:
+        method = get_algorithm("omd", step=1.0, pairs=pairs)
+        assert method.has_minimiser == (pairs == "first_round")
+        point = torch.tensor(closed_form, requires_grad=True)
+        logp, before = torch.log_softmax(point, 0), torch.tensor(SLOTS["policy"])
+        total = torch.zeros((), dtype=torch.float64)
+        for actions in itertools.product(range(3), repeat=4):
+            at = list(actions)
+            group = group_of(logp[at], {"policy": before[at]}, GAME.P[np.ix_(at, at)])
+            total = total + before[at].sum().exp() * method.loss(group, method.phases(1)[0])
+        return float(torch.autograd.grad(total, point)[0].abs().max())
+
+    assert slope("first_round") < 1e-12
+    assert slope("knockout") > 1e-3
+
+
 # ---- adaptive preference scaling
 
 
@@ -389,6 +548,8 @@ def test_adaptive_dpo_takes_the_scale_that_minimises(margin: float, rho: float) 
         ("hypo", {"cap": 0.5}, "cap must be at least 1"),
         ("mpo_max", {"beta": -1.0}, "beta must be a number >= 0"),
         ("kto", {"desirable": -1.0}, "numbers >= 0"),
+        ("rso", {"accept": 1}, "accept must be at least 2"),
+        ("rso", {"beta": -1.0}, "beta must be a number >= 0"),
         ("dpo", {"rho": 0.7}, "rho must lie in"),
         ("dpo", {"form": "adaptive", "noise": 0.1}, "excludes noise"),
     ],

@@ -62,6 +62,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
     "minor_dpo": ("minor_dpo", {"step": 5.0, "labels": "hard"}),
     "slic": ("slic", {"labels": "hard", "pairs": "best_worst"}),
+    "rso": ("rso", {"step": 5.0, "accept": 3, "pairs": "first_round"}),
     "rpo": ("rpo", {"step": 5.0}),
     "kto": ("kto", {"step": 5.0}),
     "chi2_po": ("chi2_po", {"step": 5.0}),

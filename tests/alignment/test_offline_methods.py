@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import minimize, minimize_scalar
 from toys import ABSOLUTE, GAME, SLOTS, group_of, make, random_table
 
-from alignment.algorithm import Algorithm, Group, State, get_algorithm
+from alignment.algorithm import Algorithm, Group, State, algorithm_class, get_algorithm
 from alignment.labels import knockout, mean_log_odds, select_pairs
 from alignment.selection import part_of, rejection_sample
 from alignment.tabular import Sampling, play, play_sampled
@@ -470,12 +470,20 @@ def test_rso_in_games() -> None:
     accepted = np.exp(log_normalise(SLOTS["start"] + (np.log(GAME.P) - np.log(GAME.P.T)) @ ref / 0.8))
     wanted = log_normalise(SLOTS["start"] + 1.5 * bradley_terry(GAME.P, accepted))
     np.testing.assert_allclose(rso.population(GAME.P, state).log_policy, wanted, atol=1e-7)
-    drawn = list(play_sampled(get_algorithm("rso", step=1.5, beta=0.8, accept=4), GAME, 1, Sampling(60_000, 30)))[-1]
-    exact = rso.population(GAME.P, State(GAME.log_start, GAME.log_start)).log_policy
-    np.testing.assert_allclose(drawn.policy, np.exp(exact), atol=0.06)
     whole = get_algorithm("rso", step=1.5, beta=math.inf)
     dpo = get_algorithm("dpo", step=1.5).population(GAME.P, State(SLOTS["start"], SLOTS["start"])).log_policy
     np.testing.assert_allclose(whole.population(GAME.P, state).log_policy, dpo, atol=1e-7)
+
+
+def test_equal_groups_accept_each_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled play must not merge them: each of 20 groups has its own key, and with it its own draws."""
+    keys: set[str] = set()
+    method = algorithm_class("rso")
+    accepted = method.accepted
+    monkeypatch.setattr(method, "accepted", lambda self, group: keys.add(group.key) or accepted(self, group))
+    *_, row = play_sampled(get_algorithm("rso", accept=2), GAME, 1, Sampling(60, group_size=3))
+    assert len(keys) == 20
+    assert row.policy.sum() == pytest.approx(1.0)
 
 
 def test_the_rankings_of_rso() -> None:

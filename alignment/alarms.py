@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.labels import centred_win_rates, is_complete
+from alignment.labels import UNBIASED, centred_win_rates, is_complete
 from prefeval.games import cycle_rate
 from prefeval.types import FloatArray
 
@@ -52,7 +52,7 @@ def fixed_point(algorithm: Any, replay: int, length_slope: float) -> list[str]:
         lines.append("labels bernoulli: one draw a pair keeps the fixed point, with more noise than soft labels")
     if labels == "hard":
         lines.append("labels hard: this is the game of the thresholded P, whose equilibrium is another one (13.7)")
-    if pairs != "all":
+    if pairs not in UNBIASED:
         rule = pairs.replace("_", " and ")
         lines.append(
             f"pairs {rule}: the replies of a pair are no longer independent draws, so the fixed point moves, much like "

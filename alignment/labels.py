@@ -16,7 +16,8 @@ from prefeval.types import FloatArray
 
 IntArray = NDArray[np.int64]
 Labels = Literal["soft", "bernoulli", "hard"]
-PairRule = Literal["all", "best_worst", "tournament"]
+PairRule = Literal["all", "best_worst", "tournament", "first_round", "knockout"]
+UNBIASED: tuple[PairRule, ...] = ("all", "first_round")  # whose pairs are independent draws where responses are
 
 
 def is_complete(table: FloatArray) -> bool:
@@ -90,15 +91,38 @@ def tournament(table: FloatArray) -> tuple[int, int, int] | None:
         return None
 
 
+def knockout(table: FloatArray, *, rounds: int | None = None) -> list[tuple[int, int]]:
+    """The matches of neighbours 0-1, 2-3, ... and then of the winners until one is left (RSO, 2309.06657).
+
+    `rounds` 1 is RSO's first-round ranking. Ties go to the first, who also goes on where a verdict is missing; such a
+    match is no pair. N responses play N - 1 matches, or N / 2 in the first round.
+    """
+    players, matches = list(range(len(table))), []
+    while len(players) > 1 and rounds != 0:
+        won = []
+        for a, b in zip(players[::2], players[1::2], strict=False):
+            matches += [(a, b)] if np.isfinite(table[a, b]) else []
+            won.append(b if table[a, b] < 0.5 else a)
+        players = won + (players[-1:] if len(players) % 2 else [])
+        rounds = None if rounds is None else rounds - 1
+    return matches
+
+
 def select_pairs(table: FloatArray, rule: PairRule) -> tuple[IntArray, IntArray]:
-    """The pairs (i, j) a loss uses, as two index arrays: all known pairs with i < j, or one (better, worse) pair."""
+    """The pairs (i, j) a loss uses, as two index arrays: all known pairs with i < j, matches, or one (better, worse).
+
+    Responses are in the order in which they were drawn, so 'first_round' pairs them at random.
+    """
     if rule == "all":
         i, j = np.triu_indices(len(table), 1)
         known = np.isfinite(table[i, j])
         return i[known].astype(np.int64), j[known].astype(np.int64)
-    chosen = best_worst(table) if rule == "best_worst" else tournament(table)
-    pair = [] if chosen is None else [chosen[:2]]
-    both = np.array(pair, dtype=np.int64).reshape(-1, 2)
+    if rule in ("first_round", "knockout"):
+        pairs = knockout(table, rounds=1 if rule == "first_round" else None)
+    else:
+        chosen = best_worst(table) if rule == "best_worst" else tournament(table)
+        pairs = [] if chosen is None else [(chosen[0], chosen[1])]
+    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 
@@ -127,3 +151,15 @@ def _has_verdict(table: FloatArray) -> NDArray[np.bool_]:
     known = np.isfinite(table)
     np.fill_diagonal(known, False)
     return np.asarray(known.any(axis=1) | (len(table) == 1))
+
+
+def mean_log_odds(table: FloatArray, clip: float = 20.0) -> FloatArray:
+    """Mean log-odds of each response over the known others and itself, at 0: (k,); NaN without any verdict.
+
+    Where P is Bradley-Terry and complete these are its scores less their mean. Log-odds are cut at +-`clip` nats.
+    """
+    with np.errstate(divide="ignore"):
+        odds = np.clip(np.log(table) - np.log1p(-table), -clip, clip)
+    known = np.isfinite(odds)
+    means = np.where(known, odds, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return np.asarray(np.where(_has_verdict(table), means, np.nan), dtype=np.float64)

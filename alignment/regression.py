@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignment.algorithm import Group, State
-from alignment.labels import IntArray, Labels, PairRule, is_complete, relabel, select_pairs, win_rate_against
+from alignment.labels import UNBIASED, IntArray, Labels, PairRule, is_complete, relabel, select_pairs, win_rate_against
 from prefeval.games import log_normalise
 from prefeval.seeds import rng
 from prefeval.types import FloatArray
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class PairMethod:
     """Options and behaviour that methods trained on pairs share.
 
-    `labels` and `pairs` are `alignment.labels`' kinds; `labels_seed` seeds drawn labels. Only all pairs keep the
-    population minimiser (FACT 3 and section 13.7), best_worst and tournament do not.
+    `labels` and `pairs` are `alignment.labels`' kinds; `labels_seed` seeds drawn labels. All pairs and the
+    first round of matches keep the population minimiser (FACT 3 and section 13.7), the other rules do not.
     """
 
     step: float = 1.0
@@ -41,7 +41,7 @@ class PairMethod:
 
     @property
     def has_minimiser(self) -> bool:
-        return self.pairs == "all"
+        return self.pairs in UNBIASED
 
     def initial_state(self, log_start: FloatArray, log_ref: FloatArray) -> State:
         return State(log_normalise(log_start), log_normalise(log_ref))

@@ -146,7 +146,8 @@ def _play_round(
             generator = rng(sampling.seed, number, phase.name)
             other = None if phase.opponent is None else np.exp(opponent_of(slots, phase))
             drawn = draw_groups(np.exp(sampler_of(slots, phase)), game.P, sampling, generator, opponent=other)
-            if getattr(algorithm, "labels", "soft") != "bernoulli":  # those are drawn in the loss, by the group's key
+            # Labels and accepted responses are drawn in the loss, by the group's key.
+            if getattr(algorithm, "labels", "soft") != "bernoulli" and not hasattr(algorithm, "draw_seed"):
                 ordered = getattr(algorithm, "pairs", "all") != "all" or phase.opponent is not None
                 drawn = merge_groups(drawn, ordered=ordered)
             drawn = [replace(d, key=f"{number}/{i}") for i, d in enumerate(drawn)]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from prefeval.adaptive import adaptive_scale
+
 
 def soft_bce(d: Tensor, p: Tensor | float = 1.0) -> Tensor:
     """-p logsigmoid(d) - (1 - p) logsigmoid(-d): (n,). arXiv 2410.02197, eq. A.1; p = 0.5 for ties."""
@@ -130,28 +132,7 @@ def degree_ce(logits: Tensor, degree: Tensor) -> Tensor:
     return torch.nn.functional.cross_entropy(logits, degree, reduction="none")
 
 
-def adaptive_scale(d: Tensor, rho: float, low: float, high: float) -> Tensor:
-    """The scale kappa of each pair under adaptive preference scaling (arXiv 2406.02764): (n,), no gradient.
-
-    kappa minimises -kappa logsigmoid(d / kappa) + (rho - log 2) kappa on [low, high], 0 < rho < log 2. Its derivative
-    is H(sigmoid(d / kappa)) - (log 2 - rho) with H the binary entropy, so kappa = |d| / z for the one z > 0 with
-    H(sigmoid(z)) = log 2 - rho: the optimum that the paper approaches by Newton steps.
-    """
-    return (d.detach().abs() / _entropy_point(math.log(2) - rho)).clamp(low, high)
-
-
 def adaptive_bce(d: Tensor, p: Tensor | float, rho: float, low: float = 0.1, high: float = 5.0) -> Tensor:
     """kappa soft_bce(d / kappa, p) + (rho - log 2) kappa with `adaptive_scale`: (n,), may be negative."""
     kappa = adaptive_scale(d, rho, low, high)
     return kappa * soft_bce(d / kappa, p) + (rho - math.log(2)) * kappa
-
-
-def _entropy_point(entropy: float) -> float:
-    """z > 0 with H(sigmoid(z)) = entropy in (0, log 2), by bisection: H falls from log 2 to 0."""
-    low, high = 0.0, 60.0
-    for _ in range(80):
-        z = 0.5 * (low + high)
-        q = 1.0 / (1.0 + math.exp(z))  # H = -q log q - (1 - q) log(1 - q) with q the smaller probability
-        value = math.log1p(math.exp(-z)) + z * q
-        low, high = (z, high) if value > entropy else (low, z)
-    return 0.5 * (low + high)

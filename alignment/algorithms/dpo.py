@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,11 +12,14 @@ from alignment.algorithm import Group, Phase, State, register
 from alignment.labels import select_pairs
 from alignment.regression import PairMethod, constant, no_loss, pair_difference
 from alignment.regression import relative_logp as relative
+from prefeval.adaptive import adaptive_scale
 from prefeval.games import bradley_terry, log_normalise
 from prefeval.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_SCALES = (0.1, 5.0)  # the paper's range of kappa
 
 
 @register
@@ -27,8 +31,11 @@ class DPO(PairMethod):
     step 10). Hard labels are the paper's; a soft label, or `smoothing` e, which moves y to (1 - e) y + e (1 - y), is
     conservative DPO. `noise` e is robust DPO (2403.00409): labels are taken to be flipped at rate e, and y becomes
     (y - e) / (1 - 2 e), so that the loss is right on average. `form` 'hinge' is max(0, 1 - beta u), as SLiC's and RSO's
-    hinge-norm; it has no minimiser. `reference` 'start' is the fixed SFT model (RLHF workflow: best and worst of 8),
-    'previous' the policy the round started from.
+    hinge-norm; it has no minimiser. `form` 'adaptive' is adaptive preference scaling (2406.02764): a scale kappa in
+    [0.1, 5] for every pair, kappa (loss of beta u / kappa) + (`rho` - log 2) kappa with the kappa that minimises it,
+    solved exactly and held in the gradient; between the bounds a pair then pulls as hard at any margin, and there is no
+    minimiser either. Exact games play the sigmoid's update under all forms. `reference` 'start' is the fixed SFT model
+    (RLHF workflow: best and worst of 8), 'previous' the policy the round started from.
     """
 
     name: ClassVar[str] = "dpo"
@@ -39,12 +46,17 @@ class DPO(PairMethod):
     reference: Literal["start", "previous"] = "start"
     smoothing: float = 0.0
     noise: float = 0.0
-    form: Literal["sigmoid", "hinge"] = "sigmoid"
+    form: Literal["sigmoid", "hinge", "adaptive"] = "sigmoid"
+    rho: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.smoothing < 0.5:
             raise ValueError(f"smoothing must lie in [0, 0.5), not {self.smoothing}")
+        if not 0 < self.rho < math.log(2):
+            raise ValueError(f"rho must lie in (0, log 2), not {self.rho}")
+        if self.form == "adaptive" and self.noise:
+            raise ValueError("form 'adaptive' excludes noise")
         if not 0 <= self.noise < 0.5 or (self.noise and self.smoothing):
             raise ValueError(f"noise must lie in [0, 0.5) and excludes smoothing, not {self.noise}")
 
@@ -71,7 +83,10 @@ class DPO(PairMethod):
         label = constant(self.smooth(self.labelled(group))[i, j], margin)
         if self.form == "hinge":
             return (label * (1.0 - margin).relu() + (1.0 - label) * (1.0 + margin).relu()).mean()
-        return -(label * logsigmoid(margin) + (1.0 - label) * logsigmoid(-margin)).mean()
+        kappa = adaptive_scale(margin, self.rho, *_SCALES) if self.form == "adaptive" else margin.new_ones(())
+        margin = margin / kappa
+        losses = -kappa * (label * logsigmoid(margin) + (1.0 - label) * logsigmoid(-margin))
+        return losses.mean() if self.form == "sigmoid" else (losses + (self.rho - math.log(2)) * kappa).mean()
 
     def smooth(self, table: FloatArray) -> FloatArray:
         """The labels after smoothing, or corrected for noise."""

@@ -37,7 +37,14 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "ipo": ("ipo", {"step": STEP}),
     "mnpo": ("mnpo", {"step": STEP, "tau": TAU, "history": 3}),
     "gpo": ("gpo", {"step": STEP, "normaliser": "pairwise"}),
+    # offline methods (test_offline_methods)
+    "rpo": ("rpo", {"step": STEP, "eta": 0.3}),
+    "chi2_po": ("chi2_po", {"step": STEP}),
+    "hypo": ("hypo", {"step": STEP, "kl": 0.2}),
+    "mpo_max": ("mpo_max", {"step": 1.2, "beta": 0.5}),
 }
+# Methods whose losses hold log-probs themselves, or ratios, and not only differences of a pair.
+ABSOLUTE = {"rpo", "chi2_po", "hypo", "mpo_max"}
 GAME = open_game("cyc3")
 SLOTS = {
     "start": np.log([0.3, 0.3, 0.4]),

@@ -59,6 +59,18 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dno": ("dno", {"step": 5.0}),
     "exo": ("exo", {"step": 5.0}),
 }
+OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
+    "minor_dpo": ("minor_dpo", {"step": 5.0, "labels": "hard"}),
+    "slic": ("slic", {"labels": "hard", "pairs": "best_worst"}),
+    "rso": ("rso", {"step": 5.0, "accept": 3, "pairs": "first_round"}),
+    "rpo": ("rpo", {"step": 5.0}),
+    "kto": ("kto", {"step": 5.0}),
+    "chi2_po": ("chi2_po", {"step": 5.0}),
+    "hypo": ("hypo", {"step": 5.0, "kl": 0.1}),
+    "mpo_max": ("mpo_max", {"step": 5.0}),
+    "dpo adaptive": ("dpo", {"step": 5.0, "form": "adaptive"}),
+}
+METHODS |= OFFLINE
 TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
 
@@ -128,7 +140,7 @@ def test_every_registered_algorithm_is_run_here() -> None:
     assert {name for name, _ in METHODS.values()} == {i.name for i in list_algorithms() if not i.alias_of}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in OFFLINE else m for m in METHODS])
 def test_two_rounds_of(method: str, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = config_for(tiny, out, method)

@@ -102,6 +102,7 @@ def test_every_method_is_shown_one_way() -> None:
     """By its minimiser here, or, without one, by hand, signs and fixed points in test_algorithm_losses."""
     exact = {make(name).name for name in EXACT}
     others = {"sppo", "dno", "exo", "nash_md_pg"}
+    others |= {"irft", "sapo"}  # in test_demonstrated
     assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
     assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
 
@@ -295,6 +296,10 @@ def test_published_steps() -> None:
         ("exo", {"smoothing": 0.0}, "smoothing in"),
         ("exo", {"pairs": "tournament"}, "pairs must be 'all'"),
         ("mirror_prx", {}, "did you mean 'mirror_prox'"),
+        ("irft", {"refresh": 0}, "refresh must be at least 1 round"),
+        ("spin", {"step": 0.0}, "step must be a positive number"),
+        ("sapo", {"decay": 1.0}, "decay must lie in"),
+        ("sapo", {"segment": 0}, "segment be at least 1"),
     ],
 )
 def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:

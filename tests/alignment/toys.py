@@ -37,6 +37,13 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "ipo": ("ipo", {"step": STEP}),
     "mnpo": ("mnpo", {"step": STEP, "tau": TAU, "history": 3}),
     "gpo": ("gpo", {"step": STEP, "normaliser": "pairwise"}),
+    # self-play and exploration
+    "xpo": ("xpo", {"step": STEP, "alpha": 0.05}),
+    "apo": ("apo", {"step": STEP, "alpha": ALPHA}),
+    "apo of win rates": ("apo", {"step": STEP, "alpha": ALPHA, "base": "regression"}),
+    "rspo": ("rspo", {"step": STEP, "normaliser": "pairwise", "forward": 0.0, "reverse": 0.2}),
+    "rspo of scores": ("rspo", {"step": STEP, "normaliser": "pairwise", "base": "gpo", "forward": 0.0}),
+    "spac": ("spac", {"step": STEP, "weight": 0.3}),
 }
 GAME = open_game("cyc3")
 SLOTS = {
@@ -47,6 +54,7 @@ SLOTS = {
     "ema": np.log([0.2, 0.5, 0.3]),
     "past1": np.log([0.45, 0.1, 0.45]),
     "past2": np.log([0.1, 0.7, 0.2]),
+    "previous": np.log([0.35, 0.3, 0.35]),
 }
 
 

@@ -59,13 +59,21 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpo": ("gpo", {"step": 0.5}),
     "dno": ("dno", {"step": 5.0}),
     "exo": ("exo", {"step": 5.0}),
-    # demonstrations
+    # self-play and exploration, demonstrations
+    "xpo": ("xpo", {"step": 5.0, "alpha": 0.01}),
+    "apo": ("apo", {"step": 5.0}),
+    "rspo": ("rspo", {"step": 5.0}),
+    "qrpo": ("qrpo", {"step": 5.0}),
+    "sail PR": ("sail", {"beta": 0.2}),
+    "sail PP": ("sail", {"beta": 0.2, "variant": "PP"}),
+    "sail DP": ("sail", {"beta": 0.2, "variant": "DP"}),
+    "spac": ("spac", {"step": 5.0}),
     "irft": ("irft", {"step": 5.0}),
     "spin": ("spin", {"step": 5.0}),
     "sapo": ("sapo", {"step": 5.0, "segment": 3}),
 }
 SHOWN = ("irft", "spin", "sapo")  # these learn from demonstrations
-LONG = ("spin", "sapo")
+LONG = ("apo", "rspo", "qrpo", "sail PR", "sail PP", "sail DP", "spac", "spin", "sapo")
 TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
 

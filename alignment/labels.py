@@ -25,7 +25,7 @@ def is_complete(table: FloatArray) -> bool:
 
 def unjudged(count: int) -> FloatArray:
     """A table without any verdict: (count, count)."""
-    return np.where(np.eye(count, dtype=bool), 0.5, np.nan)
+    return np.asarray(np.where(np.eye(count, dtype=bool), 0.5, np.nan), dtype=np.float64)
 
 
 def centred_win_rates(table: FloatArray) -> FloatArray:

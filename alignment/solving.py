@@ -71,8 +71,8 @@ def reverse_kl(log_policy: FloatArray, log_ref: FloatArray) -> Part:
     """KL(pi || ref); not convex in logits."""
     p, ratio = np.exp(log_policy), log_policy - log_ref
     excess = ratio - p @ ratio
-    outer = np.outer(p, p)
-    hessian = np.diag(p * excess) - outer * (excess[:, None] + excess[None, :]) + _covariance(p)
+    cross = p[:, None] * p[None, :] * (excess[:, None] + excess[None, :])
+    hessian = np.asarray(np.diag(p * excess) - cross + _covariance(p), dtype=np.float64)
     return Part(float(p @ ratio), p * excess, hessian)
 
 

@@ -74,8 +74,8 @@ class SPAC(PairMethod):
 
         def loss(logits: FloatArray) -> Part:
             h = logits - anchor
-            labelled = logistic_pairs(h, self.payoffs(P), np.outer(data, data), self.step)
-            shown = logistic_pairs(h, np.ones_like(P), np.outer(data, own), self.step)
+            labelled = logistic_pairs(h, self.payoffs(P), data[:, None] * data[None, :], self.step)
+            shown = logistic_pairs(h, np.ones_like(P), data[:, None] * own[None, :], self.step)
             return added([labelled, shown.times(self.weight)])
 
         return State(newton(loss, state.log_policy, own + data), state.log_ref, state.round + 1)

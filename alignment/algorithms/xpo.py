@@ -62,7 +62,7 @@ class XPO(PairMethod):
     def population(self, P: FloatArray, state: State) -> State:
         """The minimiser of the expected loss, by Newton."""
         own, ref = np.exp(state.log_policy), np.exp(state.log_ref)
-        weights = np.outer(own, ref)
+        weights = own[:, None] * ref[None, :]
 
         def loss(logits: FloatArray) -> Part:
             pairs = logistic_pairs(logits - state.log_ref, self.payoffs(P), weights, self.step)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
@@ -66,6 +66,22 @@ class Group:
         """P as float64 on the host, exactly complementary, NaN on both sides of a failed pair."""
         return symmetrise(np.asarray(self.P.detach().cpu().numpy(), dtype=np.float64))
 
+    def rows(self, role: str) -> list[int]:
+        """The responses that `role` wrote."""
+        return [n for n, wrote in enumerate(self.role) if wrote == role]
+
+    def part(self, rows: Sequence[int]) -> Group:
+        """The group of these responses alone: sums of log-probs and P; not single tokens."""
+        chosen = list(rows)
+        return Group(
+            self.logp[chosen],
+            {slot: values[chosen] for slot, values in self.anchors.items()},
+            self.P[chosen][:, chosen],
+            self.length[chosen],
+            tuple(self.role[n] for n in chosen),
+            key=self.key,
+        )
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -95,6 +111,10 @@ class Phase:
     copies: tuple[tuple[str, str], ...] = ()  # (to, from): afterwards `to` takes what `from` holds now
     gradient_step: bool = False  # the loss has a gradient to follow for a step, and no minimum to look for
     token_anchors: bool = False  # the loss wants log-probs of single tokens, of the policy and of the anchors
+    opponent_logp: bool = False  # the loss wants log-probs of the opponent's responses too, not their verdicts alone
+    demonstrations: bool = False  # the prompt's demonstration is a response of the group, role 'data'
+    segment: int = 0  # instead of from nothing, responses come from the demonstration: so many tokens in it drawn anew
+    verdicts: bool = True  # False: the loss reads no P, so no oracle is asked and P is NaN
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,5 +27,6 @@ ALIASES: dict[str, Alias] = {
     "online_dpo": Alias("dpo", "2402.04792", {"labels": "hard"}),  # OAIF: a round is one batch
     "cdpo": Alias("dpo", "2305.18290", {"labels": "hard", "smoothing": 0.1}),
     "robust_dpo": Alias("dpo", "2403.00409", {"labels": "hard", "noise": 0.1}),
+    "spin": Alias("irft", "2401.01335", {"refresh": 1}),  # the reference is the policy that sampled
     "onpo_one_fit": Alias("onpo", "2502.16852", {"one_fit": True}),
 }

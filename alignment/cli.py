@@ -31,9 +31,7 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
     from prefeval.oracle import LengthDebiased
     from reward_models.oracles import open_oracle
 
-    if not config.prompts:
-        raise ConfigError("prompts: say which prompts to train on (a file, a directory or a hub id)")
-    prompts = load_prompts(config.prompts, columns=config.columns or None)
+    prompts = _training_prompts(config)
     oracle = open_oracle(config.oracle, fast=True)
     trained_on = LengthDebiased(oracle, config.length_slope) if config.length_slope else oracle
     loop = RoundLoop(config, run, trained_on, prompts, None)
@@ -63,6 +61,17 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
         raise ConfigError("stop.patience and deploy 'best' need probes: give probe.prompts or a probe.share above 0")
     logger.info("%d training prompts, %d probe prompts, oracle %s", len(loop.prompts), len(held_out), oracle.name)
     return loop.run()
+
+
+def _training_prompts(config: AlignConfig) -> list[Any]:
+    from alignment.demonstrations import shown_prompts
+    from prefeval.data import load_prompts, read_demonstrations
+
+    if config.prompts:
+        return load_prompts(config.prompts, columns=config.columns or None)
+    if config.demonstrations:
+        return list(shown_prompts(read_demonstrations(config.demonstrations, config.demonstration_columns)))
+    raise ConfigError("prompts: say which prompts to train on (a file, a directory or a hub id)")
 
 
 def _keep_apart(prompts: list[Any], share: float, seed: int) -> tuple[list[Any], list[Any]]:

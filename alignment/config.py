@@ -52,6 +52,9 @@ class AlignConfig:
     options: dict[str, Any] = field(default_factory=dict)  # of the algorithm: step, tau, labels, pairs, ...
     prompts: str = ""  # data spec of the training prompts
     columns: dict[str, str] = field(default_factory=dict)
+    # data spec of written answers, for methods that learn from them; without `prompts` theirs are the training prompts
+    demonstrations: str = ""
+    demonstration_columns: dict[str, str] = field(default_factory=dict)
     instruction: str = ""  # put behind each prompt for the policy; the oracle judges the bare prompt
     rounds: int = 3
     prompts_per_round: int = 0  # 0: all of them in every round; else fresh ones each round, starting over when used up
@@ -89,4 +92,10 @@ class AlignConfig:
             raise ConfigError(f"length_slope: {self.length_slope} is not a number")
         from alignment.algorithm import get_algorithm
 
-        get_algorithm(self.algorithm, **self.options)  # a wrong name or option is told before hours of earlier steps
+        # a wrong name or option is told before hours of earlier steps
+        method = get_algorithm(self.algorithm, **self.options)
+        wanted = any(phase.demonstrations or phase.segment for phase in method.phases(1))
+        if wanted and not self.demonstrations:
+            raise ConfigError(f"demonstrations: {self.algorithm} learns from written answers; say where they are")
+        if self.demonstrations and not wanted:
+            raise ConfigError(f"demonstrations: {self.algorithm} does not learn from any; leave them out")

@@ -105,16 +105,19 @@ class Fitter:
         for played, path in self.folders(number, folder):
             groups, tables = read_samples(path / "samples.jsonl"), read_tables(path / "preferences.safetensors")
             data += [(played, group, table) for group, table in zip(groups, tables, strict=True)]
-        sequences = token_sequences(self.tokenizer, [group for _, group, _ in data], self.config.instruction)
+        sequences = token_sequences(
+            self.tokenizer, [group for _, group, _ in data], self.config.instruction, opponents=phase.opponent_logp
+        )
         anchors = self.anchors(number, phase, slots, folder, [s for rows in sequences for s in rows])
         items, first = [], 0
         for (played, group, table), rows in zip(data, sequences, strict=True):
             span = slice(first, first + len(rows))
             first += len(rows)
             frozen = {slot: values[span] for slot, values in anchors.sums.items()}
-            opponents = [float(len(r.token_ids or ())) for r in group.responses[len(group.own) :]]
+            opponents = [float(len(r.token_ids or ())) for r in group.responses[len(rows) :]]
             tokens = {slot: values[span] for slot, values in anchors.tokens.items()}
-            items.append(Item(rows, table, frozen, f"{played}/{group.prompt.id}", opponents, tokens))
+            key = f"{played}/{group.prompt.id}"
+            items.append(Item(rows, table, frozen, key, opponents, tokens, group.roles))
         return items
 
     def anchors(

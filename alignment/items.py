@@ -20,6 +20,7 @@ class Item:
     """A prompt's replies with everything frozen about them: what the fit loop batches.
 
     `opponents` are the lengths of the opponent's replies, which `table` compares with but nothing is computed for.
+    `role` tells who wrote the replies and these; by default the policy wrote all that are computed for.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Item:
         key: str,
         opponents: Sequence[float] = (),
         token_anchors: Mapping[str, Sequence[Sequence[float]]] | None = None,
+        role: Sequence[str] = (),
     ) -> None:
         self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
         self.opponents, self.token_anchors = tuple(opponents), token_anchors or {}
+        self.role = tuple(role) or ("policy",) * len(sequences) + ("opponent",) * len(self.opponents)
 
     def cost(self) -> int:
         """Padded tokens of the whole group."""
@@ -42,7 +45,7 @@ class Item:
 def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: Phase, pad_id: int) -> LossOutput:
     """The algorithm's loss summed over the prompts of a micro-batch, with how far the policy has moved.
 
-    `log_ratio` is the mean of log pi - log anchor (the phase's first) over the replies of a prompt. `kl` is minus that:
+    `log_ratio` is the mean of log pi - log anchor (the phase's first) over the policy's replies. `kl` is minus that:
     where the anchor sampled the replies, the Monte Carlo estimate of KL(anchor || pi) in nats a reply.
     """
     flat = [s for item in items for s in item.sequences]
@@ -66,7 +69,7 @@ def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: P
             anchors=anchors,
             P=torch.from_numpy(item.table),
             length=torch.tensor(lengths, device=logp.device),
-            role=("policy",) * n + ("opponent",) * others,
+            role=item.role,
             token_logp=_padded(tokens, owner, range(first - n, first), others) if item.token_anchors else None,
             token_anchors={
                 k: _stacked([torch.tensor(row) for row in v], others).to(logp) for k, v in item.token_anchors.items()
@@ -76,7 +79,8 @@ def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: P
         )
         total = total + algorithm.loss(group, phase)
         reference = next(iter(anchors.values()), part.detach())
-        moved += float((part.detach() - reference)[:n].mean())
+        own = [row for row, role in enumerate(item.role) if role == "policy"]
+        moved += float((part.detach() - reference)[own].mean())
     return LossOutput(total, float(len(items)), {"log_ratio": moved, "kl": -moved})
 
 

@@ -24,6 +24,11 @@ def is_complete(table: FloatArray) -> bool:
     return bool(np.all(np.isfinite(table)))
 
 
+def unjudged(count: int) -> FloatArray:
+    """A table without any verdict: (count, count)."""
+    return np.asarray(np.where(np.eye(count, dtype=bool), 0.5, np.nan), dtype=np.float64)
+
+
 def centred_win_rates(table: FloatArray) -> FloatArray:
     """p_i - 1/2 with p_i the mean of row i, itself included at 1/2 (FACT 4): (k,); with a complete P they sum to 0.
 

@@ -19,12 +19,13 @@ from alignment.alarms import fixed_point, running_lengths, transitive_oracle, un
 from alignment.algorithm import Algorithm, Phase, get_algorithm
 from alignment.config import AlignConfig
 from alignment.costs import cost_of, dollars
+from alignment.demonstrations import open_demonstrations
 from alignment.fitting import Fitter
+from alignment.labels import unjudged
 from alignment.policy import (
     Mixture,
     Slots,
     average_parameters,
-    load_sampler,
     opponent_mixture,
     sampler_mixture,
 )
@@ -36,17 +37,16 @@ from alignment.samples import (
     write_samples,
     write_tables,
 )
+from alignment.sampling import Sampler
 from alignment.stopping import best_round, criterion, has_stalled
 from prefeval import chat
 from prefeval.files import sha256_file
-from prefeval.generate.base import SamplingParams
-from prefeval.generate.hf import HFGenerator
 from prefeval.log import logger
 from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, save_causal
 from prefeval.oracle import Oracle, check_complementary
 from prefeval.runs import MetricRow, RunDir
 from prefeval.seeds import derive_seed, rng
-from prefeval.types import Prompt, Response
+from prefeval.types import Prompt
 
 
 class RoundLoop:
@@ -63,6 +63,8 @@ class RoundLoop:
         self.pad = chat.safe_pad_id(self.tokenizer)
         self.dtype = fast_dtype() if config.fit.precision == "auto" else _dtype(config.fit.precision)
         self.fitter = Fitter(config, run, self.algorithm, self.tokenizer, self.pad, self.dtype, self.weights)
+        shown = open_demonstrations(config, self.tokenizer, self.prompts) if config.demonstrations else None
+        self.sampler = Sampler(config, self.tokenizer, self.dtype, shown)
 
     def run(self) -> dict[str, Any]:
         for line in fixed_point(self.algorithm, self.config.replay, self.config.length_slope):
@@ -132,12 +134,13 @@ class RoundLoop:
                 "prompts": [p.id for p in prompts],
                 "k": self.config.responses,
                 "seed": self.config.seed,
+                **self.sampler.inputs(phase, prompts),
             },
             lambda: self._sample(number, phase, slots, prompts, folder),
         )
         self.run_dir.stage(
             f"round{number}/{phase.name}/compare",
-            {"samples": sampled["sha256"], "oracle": fingerprint(self.oracle.name)},
+            {"samples": sampled["sha256"], "oracle": fingerprint(self.oracle.name) if phase.verdicts else None},
             lambda: self._compare(number, phase, folder),
         )
         return str(folder)
@@ -147,16 +150,7 @@ class RoundLoop:
         return [(weight, self.weights[directory]) for weight, directory in mixture]
 
     def _sample(self, number: int, phase: Phase, slots: Slots, prompts: list[Prompt], folder: Path) -> dict[str, Any]:
-        seed = derive_seed(self.config.seed, "round", number, phase.name)
-        replies = self._draw(sampler_mixture(slots, phase), f"{phase.sample_from}, round {number}", prompts, seed)
-        groups = [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
-        if phase.opponent:
-            seed = derive_seed(self.config.seed, "opponent", number, phase.name)
-            others = self._draw(opponent_mixture(slots, phase), f"{phase.opponent}, round {number}", prompts, seed)
-            groups = [
-                SampledGroup(g.prompt, (*g.responses, *other), len(other))
-                for g, other in zip(groups, others, strict=True)
-            ]
+        groups = self.sampler.groups(number, phase, slots, prompts)
         write_samples(folder / "samples.jsonl", groups)
         lengths = [len(r.token_ids or ()) for g in groups for r in g.own]
         ended = [r.finish_reason == "stop" for g in groups for r in g.own]
@@ -166,15 +160,11 @@ class RoundLoop:
         self._log(number, f"round{number}/{phase.name}/sample", values)
         return {"sha256": sha256_file(folder / "samples.jsonl"), **values}
 
-    def _draw(self, mixture: Mixture, title: str, prompts: Sequence[Prompt], seed: int) -> list[list[Response]]:
-        model = load_sampler(mixture, self.dtype)
-        generator = HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
-        asked = [chat.with_instruction(p, self.config.instruction) for p in prompts]
-        params = SamplingParams(max_new_tokens=self.config.max_new_tokens)
-        return generator.sample(asked, self.config.responses, params, seed)
-
     def _compare(self, number: int, phase: Phase, folder: Path) -> dict[str, Any]:
         groups = read_samples(folder / "samples.jsonl")
+        if not phase.verdicts:
+            write_tables(folder / "preferences.safetensors", [unjudged(len(g.responses)) for g in groups])
+            return {"sha256": sha256_file(folder / "preferences.safetensors"), "failed": 0, "comparisons": 0}
         before = dollars(self.oracle)
         tables = self.oracle.matrix([g.prompt for g in groups], [g.texts for g in groups])
         after = dollars(self.oracle)
@@ -261,7 +251,7 @@ class RoundLoop:
         groups: list[SampledGroup] = []
         for number, directory in enumerate(kept, 1):
             seed = derive_seed(self.config.seed, "distil", number)
-            replies = self._draw([(1.0, directory)], f"policy {number}", prompts, seed)
+            replies = self.sampler.draw([(1.0, directory)], f"policy {number}", prompts, seed)
             groups += [SampledGroup(p, tuple(g)) for p, g in zip(prompts, replies, strict=True)]
         write_samples(path, groups)
         return {"samples": sha256_file(path)}

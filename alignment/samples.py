@@ -18,11 +18,20 @@ from prefeval.types import FloatArray, Message, Prompt, Response
 
 @dataclass(frozen=True)
 class SampledGroup:
-    """One prompt (as the oracle sees it) and its replies, the last `opponents` of them by the opponent."""
+    """One prompt (as the oracle sees it) and its replies, the last `opponents` of them by the opponent.
+
+    The `demonstrations` before those were written by somebody: they are trained on, and were not sampled.
+    """
 
     prompt: Prompt
     responses: tuple[Response, ...]
     opponents: int = 0
+    demonstrations: int = 0
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Who wrote each reply, in the words of `Group.role`."""
+        return ("policy",) * len(self.own) + ("data",) * self.demonstrations + ("opponent",) * self.opponents
 
     @property
     def texts(self) -> list[str]:
@@ -30,8 +39,8 @@ class SampledGroup:
 
     @property
     def own(self) -> tuple[Response, ...]:
-        """The replies that are trained on."""
-        return self.responses[: len(self.responses) - self.opponents]
+        """The policy's replies."""
+        return self.responses[: len(self.responses) - self.opponents - self.demonstrations]
 
 
 def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
@@ -40,6 +49,7 @@ def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
             "id": g.prompt.id,
             "prompt": g.prompt.as_dicts(),
             "opponents": g.opponents,
+            **({"demonstrations": g.demonstrations} if g.demonstrations else {}),
             "responses": [
                 {"text": r.text, "token_ids": r.token_ids, "finish_reason": r.finish_reason, "logprob": r.logprob}
                 for r in g.responses
@@ -63,7 +73,7 @@ def read_samples(path: Path) -> list[SampledGroup]:
             )
             for r in row["responses"]
         ]
-        out.append(SampledGroup(prompt, tuple(replies), row.get("opponents", 0)))
+        out.append(SampledGroup(prompt, tuple(replies), row.get("opponents", 0), row.get("demonstrations", 0)))
     return out
 
 
@@ -81,8 +91,10 @@ def read_tables(path: Path) -> list[FloatArray]:
     return [np.asarray(blocks[name], dtype=np.float64) for name in sorted(blocks)]
 
 
-def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction: str) -> list[list[TokenSequence]]:
-    """Prompt ids and the very ids that were sampled, of the replies that are trained on.
+def token_sequences(
+    tokenizer: Any, groups: Sequence[SampledGroup], instruction: str, *, opponents: bool = False
+) -> list[list[TokenSequence]]:
+    """Prompt ids and the very ids of the replies that are trained on: own and shown ones, the opponent's if asked for.
 
     Raises DataError for replies without token ids (served ones).
     """
@@ -90,7 +102,7 @@ def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction:
     for g in groups:
         head = chat.encode_prompt(tokenizer, chat.with_instruction(g.prompt, instruction))
         rows = []
-        for r in g.own:
+        for r in g.responses[: len(g.responses) if opponents else len(g.responses) - g.opponents]:
             if not r.token_ids:
                 raise DataError(f"prompt {g.prompt.id}: a reply has no token ids, so it cannot be trained on")
             rows.append(TokenSequence((*head, *r.token_ids), len(head)))

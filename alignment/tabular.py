@@ -14,6 +14,7 @@ import numpy as np
 
 from alignment.algorithm import Algorithm, Group, Phase
 from alignment.anchored import fill_slots, opponent_of, sampler_of, store
+from alignment.demonstrated import no_demonstrations
 from alignment.labels import Labels, relabel
 from prefeval.games import Game, duality_gap, log_normalise, regularised_gap
 from prefeval.seeds import rng
@@ -142,6 +143,8 @@ def _play_round(
     drawn: list[DrawnGroup] = []
     for phase in algorithm.phases(number):
         fill_slots(slots, phase, log_normalise(game.log_start))
+        if phase.demonstrations:
+            raise no_demonstrations(algorithm.name)
         if phase.sample:
             generator = rng(sampling.seed, number, phase.name)
             other = None if phase.opponent is None else np.exp(opponent_of(slots, phase))

@@ -12,7 +12,7 @@ the paper's next round: the recipe `rft` alternates the two.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,10 @@ from prefeval.log import logger
 from prefeval.types import PairLabel, PreferenceRecord, Prompt
 
 if TYPE_CHECKING:
-    from prefeval.data.tables import Row
     from prefeval.generate.base import Generator
     from prefeval.runs import RunDir
 
 SOURCE = "demonstration"
-_RESPONSE = "response|completion|output|answer|chosen"
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ def set_beside(config: DemonstrationConfig, run: RunDir) -> dict[str, Any]:
 
     Returns where it is, and how many answers were dropped because they were empty or repeated another.
     """
+    from prefeval.data import read_demonstrations
     from prefeval.generate import SamplingParams, open_generator
 
     if not config.data:
@@ -102,37 +101,6 @@ def demonstration_records(
     if not records:
         raise DataError(f"the policy has no answer of its own to any demonstration ({dict(dropped)} dropped)")
     return records, dropped
-
-
-def read_demonstrations(spec: str, columns: Mapping[str, str] | None = None) -> list[tuple[Prompt, str]]:
-    """(prompt, the answer shown) of each row; of `messages` the last turn must be the assistant's.
-
-    Raises DataError naming row and field.
-    """
-    from prefeval.data.places import locate
-    from prefeval.data.records import unique_ids
-    from prefeval.data.tables import read_tables
-
-    rows = [row for table in read_tables(locate(spec), columns or None) for row in table]
-    found = list(_shown(rows))
-    ids = unique_ids([row.record_id() for row in rows])
-    return [(Prompt(id, messages), text) for id, (messages, text) in zip(ids, found, strict=True)]
-
-
-def _shown(rows: Sequence[Row]) -> Iterator[tuple[Any, str]]:
-    from prefeval.data.pairs import prompt_messages
-
-    for row in rows:
-        if row.has("messages"):
-            turns = row.messages("messages")
-            if len(turns) < 2 or turns[-1].role != "assistant":
-                raise row.fail("must end with the assistant's turn, which is the demonstration", "messages")
-            messages, text = turns[:-1], turns[-1].content
-        else:
-            messages, text = prompt_messages(row, "prompt|instruction|question"), row.response(_RESPONSE)
-        if not text.strip():
-            raise row.fail("the demonstration is empty", row.find(_RESPONSE))
-        yield messages, text
 
 
 def demonstrations_command(argv: Sequence[str]) -> int:

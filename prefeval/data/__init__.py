@@ -1,5 +1,6 @@
 """Preference data: readers of every common layout into one canonical record, splits, and the native file format."""
 
+from prefeval.data.demonstrations import read_demonstrations
 from prefeval.data.groups import records_from_groups, write_records
 from prefeval.data.prompts import load_prompts
 from prefeval.data.readers import FORMATS, load_records
@@ -14,6 +15,7 @@ __all__ = [
     "load_records",
     "pairs_from_ratings",
     "prompt_key",
+    "read_demonstrations",
     "records_from_groups",
     "split_by_prompt",
     "write_records",

@@ -52,9 +52,22 @@ class HFGenerator:
         self._ends = set(chat.end_token_ids(tokenizer))
         self._pad = chat.safe_pad_id(tokenizer)
 
-    def sample(self, prompts: Sequence[Prompt], k: int, params: SamplingParams, seed: int) -> list[list[Response]]:
-        """k replies a prompt. `Response.logprob` is under the model at temperature 1, whatever the sampling was."""
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        k: int,
+        params: SamplingParams,
+        seed: int,
+        *,
+        begun: Sequence[Sequence[int]] | None = None,
+    ) -> list[list[Response]]:
+        """k replies a prompt. `Response.logprob` is under the model at temperature 1, whatever the sampling was.
+
+        `begun`: for each prompt the ids that its replies begin with; what comes back is what follows them.
+        """
         encoded = [chat.encode_prompt(self.tokenizer, p) for p in prompts]
+        if begun is not None:
+            encoded = [[*head, *ids] for head, ids in zip(encoded, begun, strict=True)]
         groups = [
             [_Row(i, j, self._uniforms(seed, prompts[i], j, params), []) for j in indices]
             for i, indices in self._groups([len(ids) for ids in encoded], k)

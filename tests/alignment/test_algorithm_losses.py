@@ -114,6 +114,8 @@ def test_gradient_signs_and_frozen_anchors(info: Any) -> None:
     )
     algorithm = get_algorithm(info.name, step=1.0, **options)
     for phase in algorithm.phases(1):
+        if phase.demonstrations:  # signs in test_demonstrated
+            continue
         n = 4 if phase.opponent else 2
         skill = np.array([0.2, -0.2, 0.0, 0.0])[:n]  # the opponents stand between the two
         table = 0.5 + skill[:, None] - skill[None, :]
@@ -121,12 +123,14 @@ def test_gradient_signs_and_frozen_anchors(info: Any) -> None:
         for value in group.anchors.values():
             value.requires_grad_(True)
         algorithm.loss(group, phase).backward()
-        assert group.logp.grad[0] < 0 < group.logp.grad[1]
-        assert torch.all(group.logp.grad[2:] == 0)
+        if info.name != "spac":  # which lowers all of its own replies; signs in test_selfplay
+            assert group.logp.grad[0] < 0 < group.logp.grad[1]
+        if not phase.opponent_logp:
+            assert torch.all(group.logp.grad[2:] == 0)
         assert all(value.grad is None for value in group.anchors.values())
 
 
-@pytest.mark.parametrize("name", [name for name in EXACT if name not in ABSOLUTE])
+@pytest.mark.parametrize("name", [n for n in EXACT if n not in ABSOLUTE and not n.startswith("rspo")])
 def test_pair_losses_ignore_a_shift_of_all_log_probs(name: str) -> None:
     algorithm, table = make(name), random_table(4, 3)
     logp, anchor = np.array([-3.0, -5.0, -4.0, -9.0]), np.array([-4.0, -4.5, -6.0, -7.0])

@@ -103,6 +103,7 @@ def test_every_method_is_shown_one_way() -> None:
     exact = {make(name).name for name in EXACT}
     others = {"sppo", "dno", "exo", "nash_md_pg"}
     others |= {"minor_dpo", "slic", "rso", "kto"}  # test_offline_methods
+    others |= {"rspo", "qrpo", "sail", "irft", "sapo"}  # in test_selfplay and test_demonstrated
     assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
     assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
 
@@ -296,6 +297,18 @@ def test_published_steps() -> None:
         ("exo", {"smoothing": 0.0}, "smoothing in"),
         ("exo", {"pairs": "tournament"}, "pairs must be 'all'"),
         ("mirror_prx", {}, "did you mean 'mirror_prox'"),
+        ("xpo", {"alpha": -1.0}, "alpha must be a number >= 0"),
+        ("xpo", {"pairs": "best_worst"}, "pairs must be 'all'"),
+        ("apo", {"alpha": 1.0}, "alpha must lie in"),
+        ("rspo", {"reverse": -0.1}, "must be numbers >= 0"),
+        ("qrpo", {"pairs": "tournament"}, "pairs must be 'all'"),
+        ("sail", {"beta": 0.0}, "beta must be positive"),
+        ("sail", {"pairs": "best_worst"}, "pairs must be 'all'"),
+        ("spac", {"weight": -1.0}, "weight must be a number >= 0"),
+        ("irft", {"refresh": 0}, "refresh must be at least 1 round"),
+        ("spin", {"step": 0.0}, "step must be a positive number"),
+        ("sapo", {"decay": 1.0}, "decay must lie in"),
+        ("sapo", {"segment": 0}, "segment be at least 1"),
     ],
 )
 def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:

@@ -42,6 +42,13 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "chi2_po": ("chi2_po", {"step": STEP}),
     "hypo": ("hypo", {"step": STEP, "kl": 0.2}),
     "mpo_max": ("mpo_max", {"step": 1.2, "beta": 0.5}),
+    # self-play and exploration
+    "xpo": ("xpo", {"step": STEP, "alpha": 0.05}),
+    "apo": ("apo", {"step": STEP, "alpha": ALPHA}),
+    "apo of win rates": ("apo", {"step": STEP, "alpha": ALPHA, "base": "regression"}),
+    "rspo": ("rspo", {"step": STEP, "normaliser": "pairwise", "forward": 0.0, "reverse": 0.2}),
+    "rspo of scores": ("rspo", {"step": STEP, "normaliser": "pairwise", "base": "gpo", "forward": 0.0}),
+    "spac": ("spac", {"step": STEP, "weight": 0.3}),
 }
 # Methods whose losses hold log-probs themselves, or ratios, and not only differences of a pair.
 ABSOLUTE = {"rpo", "chi2_po", "hypo", "mpo_max"}
@@ -54,6 +61,7 @@ SLOTS = {
     "ema": np.log([0.2, 0.5, 0.3]),
     "past1": np.log([0.45, 0.1, 0.45]),
     "past2": np.log([0.1, 0.7, 0.2]),
+    "previous": np.log([0.35, 0.3, 0.35]),
 }
 
 

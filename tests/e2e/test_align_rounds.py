@@ -19,6 +19,7 @@ from tiny import make_tiny_tokenizer, save_tiny
 from alignment.algorithm import get_algorithm, list_algorithms
 from alignment.cli import align, run_align
 from alignment.config import AlignConfig, ProbeConfig
+from alignment.labels import unjudged
 from alignment.policy import Slots, load_policy
 from alignment.probes import judge, win_tables
 from alignment.rounds import RoundLoop
@@ -58,6 +59,18 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpo": ("gpo", {"step": 0.5}),
     "dno": ("dno", {"step": 5.0}),
     "exo": ("exo", {"step": 5.0}),
+    # self-play and exploration, demonstrations
+    "xpo": ("xpo", {"step": 5.0, "alpha": 0.01}),
+    "apo": ("apo", {"step": 5.0}),
+    "rspo": ("rspo", {"step": 5.0}),
+    "qrpo": ("qrpo", {"step": 5.0}),
+    "sail PR": ("sail", {"beta": 0.2}),
+    "sail PP": ("sail", {"beta": 0.2, "variant": "PP"}),
+    "sail DP": ("sail", {"beta": 0.2, "variant": "DP"}),
+    "spac": ("spac", {"step": 5.0}),
+    "irft": ("irft", {"step": 5.0}),
+    "spin": ("spin", {"step": 5.0}),
+    "sapo": ("sapo", {"step": 5.0, "segment": 3}),
 }
 OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
     "minor_dpo": ("minor_dpo", {"step": 5.0, "labels": "hard"}),
@@ -71,6 +84,8 @@ OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo adaptive": ("dpo", {"step": 5.0, "form": "adaptive"}),
 }
 METHODS |= OFFLINE
+SHOWN = ("irft", "spin", "sapo")  # these learn from demonstrations
+LONG = ("apo", "rspo", "qrpo", "sail PR", "sail PP", "sail DP", "spac", "spin", "sapo", *OFFLINE)
 TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
 
@@ -88,6 +103,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save_tiny(folder / "model")
     write_jsonl(folder / "prompts.jsonl", [{"id": f"p{i}", "prompt": f"Say {w}."} for i, w in enumerate(WORDS[:5])])
+    write_jsonl(folder / "shown.jsonl", [{"prompt": f"Say {w}.", "response": f"{w} is it"} for w in WORDS[:5]])
     return folder
 
 
@@ -100,6 +116,7 @@ def config_for(tiny: Path, out: Path, method: str, **changes: Any) -> AlignConfi
         algorithm=name,
         options=options,
         prompts=str(tiny / "prompts.jsonl"),
+        demonstrations=str(tiny / "shown.jsonl") if method in SHOWN else "",
         instruction="Be brief.",
         rounds=2,
         responses=4,
@@ -137,10 +154,11 @@ def unbroken(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_registered_algorithm_is_run_here() -> None:
-    assert {name for name, _ in METHODS.values()} == {i.name for i in list_algorithms() if not i.alias_of}
+    played = {name for name, _ in METHODS.values()}
+    assert {i.name for i in list_algorithms() if not i.alias_of} <= played <= {i.name for i in list_algorithms()}
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in OFFLINE else m for m in METHODS])
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in LONG else m for m in METHODS])
 def test_two_rounds_of(method: str, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = config_for(tiny, out, method)
@@ -158,8 +176,10 @@ def test_two_rounds_of(method: str, tiny: Path, tmp_path: Path) -> None:
         for group, table in zip(groups, tables, strict=True):
             assert not any("Be brief" in m.content for m in group.prompt.messages)  # judged on the bare prompt
             assert group.opponents == (4 if phases[0].opponent else 0)
+            assert group.demonstrations == (1 if method in SHOWN else 0)
             lengths = np.array([len(t) for t in group.texts])
-            np.testing.assert_array_equal(table, 0.5 + 0.5 * np.sign(lengths[None, :] - lengths[:, None]))
+            verdicts = 0.5 + 0.5 * np.sign(lengths[None, :] - lengths[:, None])
+            np.testing.assert_array_equal(table, verdicts if method not in SHOWN else unjudged(len(lengths)))
     assert not list(out.glob("rounds/*/*-fit")), "training state is removed after a fit"
     start = weights(tiny / "model")
     policies = [start, *(weights(out / "rounds" / f"00{n}" / f"{phases[-1].name}-policy") for n in (1, 2))]

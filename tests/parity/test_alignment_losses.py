@@ -176,12 +176,16 @@ def test_conservative_dpo(smoothing: float, beta: float, expected: float) -> Non
 
 
 def numbers(phase: Phase, order: list[int], seed: int) -> tuple[Group, torch.Tensor]:
-    """Six responses in a given order; of those that meet an opponent the last three stay the opponent's."""
+    """Six responses in a given order; of those that meet an opponent the last three stay the opponent's.
+
+    Where a phase has demonstrations, the first is one and stays first.
+    """
     draw = np.random.default_rng(seed)
     logp, table = draw.normal(size=6) * 4, symmetrise(draw.random((6, 6)))
     anchors = {slot: (draw.normal(size=6) * 4)[order].tolist() for slot in phase.anchors}
     given, values = group(logp[order], anchors, table[np.ix_(order, order)], np.arange(3.0, 9.0)[order])
     role = ("policy",) * 3 + ("opponent",) * 3 if phase.opponent else given.role
+    role = ("data", *role[1:]) if phase.demonstrations else role
     return Group(given.logp, given.anchors, given.P, given.length, role), values
 
 
@@ -190,6 +194,7 @@ def test_the_order_of_responses_does_not_matter(name: str) -> None:
     algorithm = get_algorithm(name, step=2.0, **({"tau": 0.3} if name in ("nash_mp", "inpo") else {}))
     for phase in algorithm.phases(1):
         order = [2, 0, 1, 5, 3, 4] if phase.opponent else [4, 2, 5, 0, 3, 1]
+        order = [0, 2, 4, 5, 3, 1] if phase.demonstrations else order
         (plain, logp), (mixed, shuffled) = numbers(phase, list(range(6)), 1), numbers(phase, order, 1)
         first, second = algorithm.loss(plain, phase), algorithm.loss(mixed, phase)
         assert second.item() == pytest.approx(first.item(), rel=1e-9)

@@ -11,18 +11,13 @@ import pytest
 import torch
 from tiny import save_tiny
 
-from prefeval.data.readers import load_records
+from prefeval.data import load_records, read_demonstrations
 from prefeval.errors import ConfigError, DataError
 from prefeval.generate import SamplingParams
 from prefeval.pipeline import load_recipe, run_recipe
 from prefeval.types import PairLabel, PreferenceRecord, Prompt, Response
 from reward_models import losses
-from reward_models.demonstrations import (
-    DemonstrationConfig,
-    demonstration_records,
-    demonstrations_command,
-    read_demonstrations,
-)
+from reward_models.demonstrations import DemonstrationConfig, demonstration_records, demonstrations_command
 from reward_models.items import winner_ranks
 
 BETA = 0.7

@@ -95,7 +95,8 @@ def score_row(row: Any, where: str | Path, number: int) -> ScoreRow:
     if not isinstance(responses, list) or not responses or not all(isinstance(r, str) for r in responses):
         raise DataError("must be a non-empty list of texts", file=where, row=number, field="responses")
     name = str(row.get("id", number))
-    return name, Prompt(name, _messages(row["prompt"], where, number)), tuple(responses)
+    meta = {"reference": row["reference"]} if "reference" in row else {}
+    return name, Prompt(name, _messages(row["prompt"], where, number), meta), tuple(responses)
 
 
 def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
@@ -145,7 +146,9 @@ def scored(oracle: Any, rows: Sequence[ScoreRow], *, bound: bool = False) -> lis
 def _score_parser() -> argparse.ArgumentParser:
     parser = oracle_parser("score", "P matrix per prompt from any oracle; an entry that could not be obtained is null.")
     parser.add_argument(
-        "--input", required=True, help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}'
+        "--input",
+        required=True,
+        help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}; "reference" for check:NAME',
     )
     parser.add_argument("--out", required=True, help='JSONL rows {"id", "P", "scores", "oracle", "failed"}')
     parser.add_argument(

@@ -53,7 +53,7 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
             tokenizer=loop.tokenizer,
             pad_id=loop.pad,
             dtype=loop.dtype,
-            instruction=config.instruction,
+            instruction=loop.instruction,
             responses=probe.responses,
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from alignment.alarms import fixed_point, running_lengths, transitive_oracle, unreachable_targets
-from alignment.algorithm import Algorithm, Phase, get_algorithm
+from alignment.algorithm import Algorithm, Conditioned, Phase, get_algorithm
 from alignment.config import AlignConfig
 from alignment.costs import cost_of, dollars
 from alignment.fitting import Fitter
@@ -30,6 +30,7 @@ from alignment.policy import (
 )
 from alignment.probes import Probes
 from alignment.samples import (
+    REWARDS,
     SampledGroup,
     read_samples,
     token_sequences,
@@ -38,6 +39,7 @@ from alignment.samples import (
 )
 from alignment.stopping import best_round, criterion, has_stalled
 from prefeval import chat
+from prefeval.errors import ConfigError
 from prefeval.files import sha256_file
 from prefeval.generate.base import SamplingParams
 from prefeval.generate.hf import HFGenerator
@@ -57,6 +59,16 @@ class RoundLoop:
     ) -> None:
         self.config, self.run_dir, self.oracle, self.prompts, self.probes = config, run, oracle, list(prompts), probes
         self.algorithm: Algorithm = get_algorithm(config.algorithm, **config.options)
+        self.wants_rewards = bool(getattr(self.algorithm, "needs_reward", False))
+        if self.wants_rewards and not hasattr(oracle, "rewards"):
+            raise ConfigError(
+                f"algorithm '{config.algorithm}' with these options trains on rewards, and {oracle.name} gives none; "
+                "an oracle that does is check:number"
+            )
+        self.instruction = config.instruction  # what policies are asked with; replies may be trained on behind others
+        if isinstance(self.algorithm, Conditioned):
+            self.instruction = f"{config.instruction} {self.algorithm.good}".strip()
+            logger.info("policies of this run are to be asked with '%s' behind the prompt", self.instruction)
         self.start = resolve(config.policy).spec
         self.weights = {self.start: fingerprint(self.start)}  # checkpoint -> hash, for the inputs of stages
         self.tokenizer = load_tokenizer(self.start)
@@ -169,7 +181,7 @@ class RoundLoop:
     def _draw(self, mixture: Mixture, title: str, prompts: Sequence[Prompt], seed: int) -> list[list[Response]]:
         model = load_sampler(mixture, self.dtype)
         generator = HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
-        asked = [chat.with_instruction(p, self.config.instruction) for p in prompts]
+        asked = [chat.with_instruction(p, self.instruction) for p in prompts]
         params = SamplingParams(max_new_tokens=self.config.max_new_tokens)
         return generator.sample(asked, self.config.responses, params, seed)
 
@@ -181,6 +193,9 @@ class RoundLoop:
         for table in tables:
             check_complementary(table, self.oracle.name)
         write_tables(folder / "preferences.safetensors", tables)
+        if self.wants_rewards:
+            rewards: Any = self.oracle  # which gives them: see __init__
+            write_tables(folder / REWARDS, rewards.rewards([g.prompt for g in groups], [g.texts for g in groups]))
         failed = int(sum(np.isnan(t).sum() for t in tables) // 2)
         spread = float(np.nanmean([np.nanstd(np.nanmean(t, axis=1)) for t in tables]))
         values = {

@@ -15,6 +15,8 @@ from prefeval.errors import DataError
 from prefeval.files import read_jsonl, write_bytes, write_jsonl
 from prefeval.types import FloatArray, Message, Prompt, Response
 
+REWARDS = "rewards.safetensors"  # beside preferences.safetensors, where the method trains on rewards
+
 
 @dataclass(frozen=True)
 class SampledGroup:
@@ -39,6 +41,7 @@ def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
         {
             "id": g.prompt.id,
             "prompt": g.prompt.as_dicts(),
+            **({"reference": g.prompt.meta["reference"]} if "reference" in g.prompt.meta else {}),
             "opponents": g.opponents,
             "responses": [
                 {"text": r.text, "token_ids": r.token_ids, "finish_reason": r.finish_reason, "logprob": r.logprob}
@@ -53,7 +56,8 @@ def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
 def read_samples(path: Path) -> list[SampledGroup]:
     out = []
     for row in read_jsonl(path):
-        prompt = Prompt(row["id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]))
+        meta = {"reference": row["reference"]} if "reference" in row else {}  # oracles that check replies read it
+        prompt = Prompt(row["id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]), meta)
         replies = [
             Response(
                 r["text"],
@@ -68,7 +72,7 @@ def read_samples(path: Path) -> list[SampledGroup]:
 
 
 def write_tables(path: Path, tables: Sequence[FloatArray]) -> None:
-    """P blocks of possibly different sizes, one tensor a prompt."""
+    """P blocks of possibly different sizes, or rewards of the replies, one tensor a prompt."""
     from safetensors.numpy import save
 
     write_bytes(path, save({f"{i:06d}": np.ascontiguousarray(t) for i, t in enumerate(tables)}))
@@ -81,18 +85,31 @@ def read_tables(path: Path) -> list[FloatArray]:
     return [np.asarray(blocks[name], dtype=np.float64) for name in sorted(blocks)]
 
 
-def token_sequences(tokenizer: Any, groups: Sequence[SampledGroup], instruction: str) -> list[list[TokenSequence]]:
+def token_sequences(
+    tokenizer: Any,
+    groups: Sequence[SampledGroup],
+    instruction: str,
+    told: Sequence[Sequence[str]] | None = None,
+) -> list[list[TokenSequence]]:
     """Prompt ids and the very ids that were sampled, of the replies that are trained on.
 
-    Raises DataError for replies without token ids (served ones).
+    `told` are further instructions behind the prompt, one a reply. Raises DataError for replies without token ids
+    (served ones).
     """
     out = []
-    for g in groups:
-        head = chat.encode_prompt(tokenizer, chat.with_instruction(g.prompt, instruction))
+    for n, g in enumerate(groups):
+        each = [""] * len(g.own) if told is None else told[n]
+        heads = {text: _head(tokenizer, g.prompt, instruction, text) for text in set(each)}
         rows = []
-        for r in g.own:
+        for r, text in zip(g.own, each, strict=True):
             if not r.token_ids:
                 raise DataError(f"prompt {g.prompt.id}: a reply has no token ids, so it cannot be trained on")
-            rows.append(TokenSequence((*head, *r.token_ids), len(head)))
+            rows.append(TokenSequence((*heads[text], *r.token_ids), len(heads[text])))
         out.append(rows)
     return out
+
+
+def _head(tokenizer: Any, prompt: Prompt, *instructions: str) -> list[int]:
+    for instruction in instructions:
+        prompt = chat.with_instruction(prompt, instruction)
+    return chat.encode_prompt(tokenizer, prompt)

@@ -102,6 +102,7 @@ def test_every_method_is_shown_one_way() -> None:
     """By its minimiser here, or, without one, by hand, signs and fixed points in test_algorithm_losses."""
     exact = {make(name).name for name in EXACT}
     others = {"sppo", "dno", "exo", "nash_md_pg"}
+    others |= {"expert_iteration", "return_conditioned", "rloo", "ppo"}  # test_reinforcement
     assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
     assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
 

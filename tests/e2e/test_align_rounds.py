@@ -58,6 +58,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpo": ("gpo", {"step": 0.5}),
     "dno": ("dno", {"step": 5.0}),
     "exo": ("exo", {"step": 5.0}),
+    "expert_iteration": ("expert_iteration", {}),
+    "return_conditioned": ("return_conditioned", {}),
+    "rloo": ("rloo", {}),
+    "ppo": ("ppo", {}),
 }
 TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905

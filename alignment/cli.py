@@ -25,17 +25,19 @@ def align(argv: list[str]) -> int:
 
 def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
     """Align as the config says, in an open run directory. Returns the final policy's directory and the slots."""
+    from alignment.pessimism import Pessimistic
     from alignment.probes import Probes
     from alignment.rounds import RoundLoop
     from prefeval.data import load_prompts
-    from prefeval.oracle import LengthDebiased
+    from prefeval.oracle import LengthDebiased, Oracle
     from reward_models.oracles import open_oracle
 
     if not config.prompts:
         raise ConfigError("prompts: say which prompts to train on (a file, a directory or a hub id)")
     prompts = load_prompts(config.prompts, columns=config.columns or None)
     oracle = open_oracle(config.oracle, fast=True)
-    trained_on = LengthDebiased(oracle, config.length_slope) if config.length_slope else oracle
+    trained_on: Oracle = Pessimistic(oracle, config.pessimism) if config.pessimism else oracle
+    trained_on = LengthDebiased(trained_on, config.length_slope) if config.length_slope else trained_on
     loop = RoundLoop(config, run, trained_on, prompts, None)
     probe = config.probe
     if probe.prompts:

@@ -77,7 +77,8 @@ class RoundLoop:
         self.fitter = Fitter(config, run, self.algorithm, self.tokenizer, self.pad, self.dtype, self.weights)
 
     def run(self) -> dict[str, Any]:
-        for line in fixed_point(self.algorithm, self.config.replay, self.config.length_slope):
+        config = self.config
+        for line in fixed_point(self.algorithm, config.replay, config.length_slope, config.pessimism):
             logger.info("%s", line)
         slots = Slots.from_start(self.start)
         if self.probes is not None:

@@ -110,7 +110,9 @@ class Fitter:
         data: list[tuple[int, SampledGroup, FloatArray, FloatArray | None]] = []
         for played, path in self.folders(number, folder):
             groups, tables = read_samples(path / "samples.jsonl"), read_tables(path / "preferences.safetensors")
-            rewards = read_tables(path / REWARDS) if (path / REWARDS).exists() else [None] * len(groups)
+            rewards: Sequence[FloatArray | None] = [None] * len(groups)
+            if (path / REWARDS).exists():
+                rewards = read_tables(path / REWARDS)
             data += [(played, *row) for row in zip(groups, tables, rewards, strict=True)]
         told = [self._told(group, table, reward) for _, group, table, reward in data]
         conditions = told if any(told) else None

@@ -63,7 +63,8 @@ class PPO(ReinforceMethod):
             moved, real = (group.logp - before)[own][:, None], gain.new_ones(len(own), 1)
         else:
             moved = group.token_logp[own] - group.token_anchors["policy"][own].detach().to(gain)
-            real = (constant(np.arange(moved.shape[1]), gain)[None, :] < group.length[own][:, None]).to(gain)
+            place = constant(np.arange(moved.shape[1], dtype=np.float64), gain)
+            real = (place[None, :] < group.length[own][:, None]).to(gain)
         if self.ratio == "sequence":
             moved, real = moved.sum(1, keepdim=True), gain.new_ones(len(own), 1)
         q = moved.exp()

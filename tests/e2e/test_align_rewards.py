@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_align_rounds import WORDS, Killed, config_for, no_fsync, open_loop, outcome, play, tiny, until_done
+from test_align_rounds import config_for, no_fsync, open_loop, play, tiny
 
 from alignment.algorithm import get_algorithm
 from alignment.config import AlignConfig, ProbeConfig
@@ -18,15 +17,11 @@ from alignment.items import group_loss
 from alignment.pessimism import cautious
 from alignment.policy import Slots, load_policy
 from alignment.probes import judge, win_tables
-from alignment.samples import REWARDS, SampledGroup, read_samples, read_tables
-from prefeval import chat
+from alignment.samples import REWARDS, read_samples, read_tables
 from prefeval.errors import ConfigError, DataError
 from prefeval.files import write_jsonl
 from prefeval.fit import FitConfig
-from prefeval.generate import SamplingParams
-from prefeval.generate.hf import HFGenerator
-from prefeval.runs import MetricsLog, RunDir
-from prefeval.types import Prompt
+from prefeval.runs import MetricsLog
 from reward_models.oracles import open_oracle
 
 __all__ = ["no_fsync", "tiny"]  # fixtures
@@ -69,16 +64,6 @@ def test_expert_iteration_learns_what_a_check_says(tiny: Path, tmp_path: Path) -
     assert 0 < shares[0] < shares[1] - 0.15
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["rloo", "ppo"])
-def test_policy_gradients_learn_what_a_check_says(method: str, tiny: Path, tmp_path: Path) -> None:
-    out, options = tmp_path / "run", {"reward": "given", "tau": 0.01}
-    play(checked(tiny, out, method, options, responses=24, fit=QUICK, rounds=4, probe=NO_PROBES))
-    rewards = [read_tables(out / "rounds" / f"00{n}" / "fit" / REWARDS) for n in (1, 4)]
-    first, last = (float(np.mean(np.concatenate(r))) for r in rewards)
-    assert last > first + 0.1
-
-
 def test_the_first_step_of_ppo_on_a_model_is_that_of_rloo(tiny: Path, tmp_path: Path) -> None:
     """Tokens and anchors line up: the ratios are 1 where the policy still is the one that sampled."""
     loop = open_loop(config_for(tiny, tmp_path / "run", "ppo", rounds=1))
@@ -92,30 +77,6 @@ def test_the_first_step_of_ppo_on_a_model_is_that_of_rloo(tiny: Path, tmp_path: 
         slopes.append(torch.cat([p.grad.flatten().clone() for p in policy.parameters() if p.grad is not None]))
     assert slopes[1].abs().max() > 1e-3
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_run_on_rewards_killed_after_every_stage_ends_as_if_it_had_not_been(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = {"reward": "given"}
-    play(checked(tiny, tmp_path / "unbroken", "ppo", options, replay=1))
-    seen: set[str] = set()
-    stage = RunDir.stage
-
-    def killed_stage(self: RunDir, name: str, inputs: Any, fn: Callable[[], Any]) -> Any:
-        def killed() -> Any:
-            result = fn()
-            if name not in seen:
-                seen.add(name)
-                raise Killed
-            return result
-
-        return stage(self, name, inputs, killed)
-
-    monkeypatch.setattr(RunDir, "stage", killed_stage)
-    assert until_done(checked(tiny, tmp_path / "run", "ppo", options, replay=1)) == len(seen) > 8
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "unbroken")
 
 
 def test_every_reply_is_trained_on_behind_what_it_is_told(tiny: Path, tmp_path: Path) -> None:
@@ -133,21 +94,6 @@ def test_every_reply_is_trained_on_behind_what_it_is_told(tiny: Path, tmp_path: 
             assert sequence.ids[sequence.prompt_length :] == reply.token_ids
             seen.add(told)
     assert {"[GOOD]", "[BAD]"} <= seen
-
-
-@pytest.mark.slow
-def test_a_policy_told_to_be_good_is_better_than_one_told_to_be_bad(tiny: Path, tmp_path: Path) -> None:
-    config = config_for(tiny, tmp_path / "run", "return_conditioned", responses=24, fit=QUICK, rounds=1, instruction="")
-    loop = open_loop(replace(config, max_new_tokens=4))
-    slots = loop.play_round(1, Slots.from_start(loop.start))
-    policy = load_policy(slots.checkpoint("policy"), torch.float32)
-    asked = [Prompt.from_text(f"Name a {w}!", id=w) for w in WORDS]
-    pool = []
-    for told in ("[BAD]", "[GOOD]"):
-        behind = [chat.with_instruction(p, told) for p in asked]
-        replies = HFGenerator(policy, loop.tokenizer).sample(behind, 8, SamplingParams(max_new_tokens=4), seed=9)
-        pool.append([SampledGroup(p, tuple(g)) for p, g in zip(asked, replies, strict=True)])
-    assert win_tables(judge(loop.oracle, pool), pool).mean(axis=0)[1, 0] > 0.6
 
 
 def test_what_is_missing_is_told(tiny: Path, tmp_path: Path) -> None:

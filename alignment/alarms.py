@@ -44,7 +44,7 @@ def running_lengths(first: float, now: float) -> str | None:
     return f"replies have grown from {first:.0f} to {now:.0f} tokens since the first round"
 
 
-def fixed_point(algorithm: Any, replay: int, length_slope: float) -> list[str]:
+def fixed_point(algorithm: Any, replay: int, length_slope: float, pessimism: float = 0.0) -> list[str]:
     """What the options do to where the method ends, one line each (section 13.7 of the algorithms reference)."""
     labels, pairs = getattr(algorithm, "labels", "soft"), getattr(algorithm, "pairs", "all")
     lines = []
@@ -67,5 +67,10 @@ def fixed_point(algorithm: Any, replay: int, length_slope: float) -> list[str]:
         lines.append(
             f"length_slope {length_slope:g}: the game is that of P with length taken out of its log-odds, for training "
             "alone; the probes ask the oracle as it is"
+        )
+    if pessimism:
+        lines.append(
+            f"pessimism {pessimism:g}: replies are trained on by what their win rates are at least, in a game in which "
+            "doubt costs; the probes ask the oracle as it is"
         )
     return lines

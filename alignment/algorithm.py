@@ -37,8 +37,9 @@ class Group:
     `logp` (N,) fp32 with gradient; `anchors` slot name -> frozen (N,); `P` (N, N), best kept on the CPU, NaN where a
     verdict failed; `length` (N,) tokens; `role` who wrote each response: 'policy', 'ref', 'opponent', 'data', ...
     `token_logp` (N, L) padded with 0, with gradient, and `token_anchors` likewise, frozen, are there where the phase
-    asks for them; `score` (N, N) log-odds; `reward` (N,). `key` names the prompt and round: drawn labels depend on it
-    and not on batching, so data that is used twice is labelled once.
+    asks for them; `score` (N, N) log-odds; `reward` (N,) float64 is there for methods that say `needs_reward`. `key`
+    names the prompt and round: drawn labels depend on it and not on batching, so data that is used twice is labelled
+    once. `told` is the instruction behind each response's prompt, for methods that give every reply its own.
     """
 
     logp: Tensor
@@ -51,6 +52,7 @@ class Group:
     score: Tensor | None = None
     reward: Tensor | None = None
     key: str = ""
+    told: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.logp)
@@ -153,6 +155,17 @@ class Algorithm(Protocol):
 
     def population(self, P: FloatArray, state: State) -> State:
         """One round on a matrix game (n, n) with exact expectations (13.4)."""
+        ...
+
+
+@runtime_checkable
+class Conditioned(Protocol):
+    """A method whose replies are trained on behind an instruction that says how good they are."""
+
+    good: str  # the instruction that policies of a run are asked with
+
+    def told(self, table: FloatArray, reward: FloatArray | None, count: int) -> tuple[str, ...]:
+        """The instruction of each of the first `count` replies, '' for one that is not trained on."""
         ...
 
 

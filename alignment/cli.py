@@ -25,15 +25,17 @@ def align(argv: list[str]) -> int:
 
 def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
     """Align as the config says, in an open run directory. Returns the final policy's directory and the slots."""
+    from alignment.pessimism import Pessimistic
     from alignment.probes import Probes
     from alignment.rounds import RoundLoop
     from prefeval.data import load_prompts
-    from prefeval.oracle import LengthDebiased
+    from prefeval.oracle import LengthDebiased, Oracle
     from reward_models.oracles import open_oracle
 
     prompts = _training_prompts(config)
     oracle = open_oracle(config.oracle, fast=True)
-    trained_on = LengthDebiased(oracle, config.length_slope) if config.length_slope else oracle
+    trained_on: Oracle = Pessimistic(oracle, config.pessimism) if config.pessimism else oracle
+    trained_on = LengthDebiased(trained_on, config.length_slope) if config.length_slope else trained_on
     loop = RoundLoop(config, run, trained_on, prompts, None)
     probe = config.probe
     if probe.prompts:
@@ -51,7 +53,7 @@ def run_align(config: AlignConfig, run: RunDir) -> dict[str, Any]:
             tokenizer=loop.tokenizer,
             pad_id=loop.pad,
             dtype=loop.dtype,
-            instruction=config.instruction,
+            instruction=loop.instruction,
             responses=probe.responses,
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,

@@ -67,6 +67,8 @@ class AlignConfig:
     deploy: Literal["last", "average", "best", "distilled"] = "last"
     replay: int = 0  # so many earlier rounds' replies and verdicts are trained on again
     length_slope: float = 0.0  # nats of log-odds that a reply loses per character it is longer than the other
+    # so many standard deviations below P lie the win rates that are trained on (oracles laplace:... and ensemble:...)
+    pessimism: float = 0.0
     held_out: float = 0.0  # share of a fit's prompts that it does not train on, for fit.stop.patience
     stop: StopConfig = field(default_factory=StopConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)  # rank 0: all weights are trained
@@ -90,6 +92,8 @@ class AlignConfig:
             raise ConfigError("fit.stop.patience: needs prompts that are kept from the fit; give held_out a share")
         if not math.isfinite(self.length_slope):
             raise ConfigError(f"length_slope: {self.length_slope} is not a number")
+        if not (self.pessimism >= 0 and math.isfinite(self.pessimism)):
+            raise ConfigError(f"pessimism: {self.pessimism} is out of range, it must be a number >= 0")
         from alignment.algorithm import get_algorithm
 
         # a wrong name or option is told before hours of earlier steps

@@ -49,6 +49,7 @@ class ContestConfig:
 def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
     """Sample and judge. Writes contest.json and returns it: rows a policy, win matrix, samples."""
     from prefeval.data import load_prompts
+    from prefeval.generate.specs import is_combined
     from prefeval.models import fingerprint, resolve
     from reward_models.oracles import open_oracle
 
@@ -56,9 +57,9 @@ def hold_contest(config: ContestConfig, run: RunDir) -> dict[str, Any]:
         raise ConfigError("a contest needs policies (name: spec, the base first) and prompts")
     prompts = load_prompts(config.prompts)
     prompts = prompts[: config.limit or None]
-    specs = {name: spec if _is_combined(spec) else resolve(spec).spec for name, spec in config.policies.items()}
+    specs = {name: spec if is_combined(spec) else resolve(spec).spec for name, spec in config.policies.items()}
     base, logprobs = next(iter(specs.values())), {}
-    if _is_combined(base):
+    if is_combined(base):
         raise ConfigError(f"policies: the base must be one model that gives log-probs, not {base}")
     for name, spec in specs.items():
         inputs = {
@@ -85,12 +86,13 @@ def _sample(
     from prefeval import chat
     from prefeval.generate import SamplingParams, open_generator
     from prefeval.generate.hf import HFGenerator
+    from prefeval.generate.specs import is_combined
     from prefeval.models import fast_dtype, load_tokenizer
     from prefeval.seeds import derive_seed
     from reward_models.oracles import open_oracle
 
     tokenizer, dtype, rows = load_tokenizer(base), fast_dtype(), config.sampling_rows
-    model = None if _is_combined(spec) else load_policy(spec, dtype)
+    model = None if is_combined(spec) else load_policy(spec, dtype)
     generator = (
         open_generator(spec, name=name, dtype=dtype, batch_rows=rows, open_oracle=open_oracle)
         if model is None
@@ -107,15 +109,11 @@ def _sample(
     return {"own": own, "base": frozen_logprobs(load_policy(base, dtype), flat, pad)}
 
 
-def _is_combined(spec: str) -> bool:
-    """Whether a spec is a mixture of models or a choice among candidates."""
-    from prefeval.generate.specs import parse_mixture, parse_selection
-
-    return parse_selection(spec) is not None or parse_mixture(spec) is not None
-
-
 def _sampled_logprobs(spec: str, groups: Sequence[SampledGroup]) -> list[float]:
-    """A mixture's, as it sampled them. NaN for a choice: no one can say how likely it was to keep just this reply."""
+    """A mixture's or a steered model's, as it sampled them.
+
+    NaN for a choice: no one can say how likely it was to keep just this reply.
+    """
     from prefeval.generate.specs import parse_selection
 
     chosen = parse_selection(spec) is not None

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from alignment.algorithm import Algorithm, Phase
+from alignment.algorithm import Algorithm, Conditioned, Phase
 from alignment.anchors import Anchors, about, check_bits, is_kept, read_anchors, write_anchors
 from alignment.config import AlignConfig
 from alignment.distil import likelihood_loss, sequence_cost
 from alignment.items import Item, group_loss, hold_out, mean_loss
 from alignment.logprobs import TokenSequence
 from alignment.policy import Slots, load_policy, mixture_logprobs, mixture_token_logprobs
-from alignment.samples import SampledGroup, read_samples, read_tables, token_sequences
+from alignment.samples import REWARDS, SampledGroup, read_samples, read_tables, token_sequences
 from prefeval.checkpoint import clear_state
 from prefeval.files import sha256_file, sha256_json
 from prefeval.fit import FitConfig, fit
@@ -54,7 +54,13 @@ class Fitter:
         (_, own), *past = self.folders(number, folder)
         names = ("samples.jsonl", "preferences.safetensors")
         replayed = {"replay": [[sha256_file(f / n) for n in names] for _, f in past]} if past else {}
-        return {"samples": sha256_file(own / names[0]), "preferences": sha256_file(own / names[1]), **replayed}
+        rewarded = [sha256_file(f / REWARDS) for f in (own, *(f for _, f in past)) if (f / REWARDS).exists()]
+        return {
+            "samples": sha256_file(own / names[0]),
+            "preferences": sha256_file(own / names[1]),
+            **replayed,
+            **({"rewards": rewarded} if rewarded else {}),
+        }
 
     def fit(self, number: int, phase: Phase, slots: Slots, folder: Path, target: Path, stage: str) -> dict[str, Any]:
         """Fit `phase.output` and save it in `target`; what the stage's marker keeps."""
@@ -101,24 +107,37 @@ class Fitter:
 
     def items(self, number: int, phase: Phase, slots: Slots, folder: Path) -> list[Item]:
         """The prompts of this round and of the replayed ones, with everything frozen about their replies."""
-        data: list[tuple[int, SampledGroup, FloatArray]] = []
+        data: list[tuple[int, SampledGroup, FloatArray, FloatArray | None]] = []
         for played, path in self.folders(number, folder):
             groups, tables = read_samples(path / "samples.jsonl"), read_tables(path / "preferences.safetensors")
-            data += [(played, group, table) for group, table in zip(groups, tables, strict=True)]
+            rewards: Sequence[FloatArray | None] = [None] * len(groups)
+            if (path / REWARDS).exists():
+                rewards = read_tables(path / REWARDS)
+            data += [(played, *row) for row in zip(groups, tables, rewards, strict=True)]
+        told = [self._told(group, table, reward) for _, group, table, reward in data]
+        conditions = told if any(told) else None
         sequences = token_sequences(
-            self.tokenizer, [group for _, group, _ in data], self.config.instruction, opponents=phase.opponent_logp
+            self.tokenizer,
+            [g for _, g, *_ in data],
+            self.config.instruction,
+            conditions,
+            opponents=phase.opponent_logp,
         )
         anchors = self.anchors(number, phase, slots, folder, [s for rows in sequences for s in rows])
         items, first = [], 0
-        for (played, group, table), rows in zip(data, sequences, strict=True):
+        for (played, group, table, reward), rows, texts in zip(data, sequences, told, strict=True):
             span = slice(first, first + len(rows))
             first += len(rows)
             frozen = {slot: values[span] for slot, values in anchors.sums.items()}
             opponents = [float(len(r.token_ids or ())) for r in group.responses[len(rows) :]]
             tokens = {slot: values[span] for slot, values in anchors.tokens.items()}
             key = f"{played}/{group.prompt.id}"
-            items.append(Item(rows, table, frozen, key, opponents, tokens, group.roles))
+            items.append(Item(rows, table, frozen, key, opponents, tokens, group.roles, reward, texts))
         return items
+
+    def _told(self, group: SampledGroup, table: FloatArray, reward: FloatArray | None) -> tuple[str, ...]:
+        """The instruction of each reply, where the method gives them different ones."""
+        return self.algorithm.told(table, reward, len(group.own)) if isinstance(self.algorithm, Conditioned) else ()
 
     def anchors(
         self, number: int, phase: Phase, slots: Slots, folder: Path, sequences: Sequence[TokenSequence]

@@ -20,7 +20,9 @@ class Item:
     """A prompt's replies with everything frozen about them: what the fit loop batches.
 
     `opponents` are the lengths of the opponent's replies, which `table` compares with but nothing is computed for.
-    `role` tells who wrote the replies and these; by default the policy wrote all that are computed for.
+    `role` tells who wrote the replies and these; by default the policy wrote all that are computed for. `reward` is
+    that of every reply, the opponent's included, where the method trains on rewards; `told` the instruction of each
+    reply, where they differ.
     """
 
     def __init__(
@@ -32,10 +34,13 @@ class Item:
         opponents: Sequence[float] = (),
         token_anchors: Mapping[str, Sequence[Sequence[float]]] | None = None,
         role: Sequence[str] = (),
+        reward: FloatArray | None = None,
+        told: Sequence[str] = (),
     ) -> None:
         self.sequences, self.table, self.anchors, self.key = sequences, table, anchors, key
-        self.opponents, self.token_anchors = tuple(opponents), token_anchors or {}
+        self.opponents, self.token_anchors, self.reward = tuple(opponents), token_anchors or {}, reward
         self.role = tuple(role) or ("policy",) * len(sequences) + ("opponent",) * len(self.opponents)
+        self.told = tuple(told)
 
     def cost(self) -> int:
         """Padded tokens of the whole group."""
@@ -75,7 +80,9 @@ def group_loss(model: Any, items: Sequence[Item], algorithm: Algorithm, phase: P
                 k: _stacked([torch.tensor(row) for row in v], others).to(logp) for k, v in item.token_anchors.items()
             }
             or None,
+            reward=None if item.reward is None else torch.from_numpy(item.reward),
             key=item.key,
+            told=item.told or None,
         )
         total = total + algorithm.loss(group, phase)
         reference = next(iter(anchors.values()), part.detach())

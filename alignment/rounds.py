@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from alignment.alarms import fixed_point, running_lengths, transitive_oracle, unreachable_targets
-from alignment.algorithm import Algorithm, Phase, get_algorithm
+from alignment.algorithm import Algorithm, Conditioned, Phase, get_algorithm
 from alignment.config import AlignConfig
 from alignment.costs import cost_of, dollars
 from alignment.demonstrations import open_demonstrations
@@ -31,6 +31,7 @@ from alignment.policy import (
 )
 from alignment.probes import Probes
 from alignment.samples import (
+    REWARDS,
     SampledGroup,
     read_samples,
     token_sequences,
@@ -40,6 +41,7 @@ from alignment.samples import (
 from alignment.sampling import Sampler
 from alignment.stopping import best_round, criterion, has_stalled
 from prefeval import chat
+from prefeval.errors import ConfigError
 from prefeval.files import sha256_file
 from prefeval.log import logger
 from prefeval.models import fast_dtype, fingerprint, load_tokenizer, resolve, save_causal
@@ -57,6 +59,16 @@ class RoundLoop:
     ) -> None:
         self.config, self.run_dir, self.oracle, self.prompts, self.probes = config, run, oracle, list(prompts), probes
         self.algorithm: Algorithm = get_algorithm(config.algorithm, **config.options)
+        self.wants_rewards = bool(getattr(self.algorithm, "needs_reward", False))
+        if self.wants_rewards and not hasattr(oracle, "rewards"):
+            raise ConfigError(
+                f"algorithm '{config.algorithm}' with these options trains on rewards, and {oracle.name} gives none; "
+                "an oracle that does is check:number"
+            )
+        self.instruction = config.instruction  # what policies are asked with; replies may be trained on behind others
+        if isinstance(self.algorithm, Conditioned):
+            self.instruction = f"{config.instruction} {self.algorithm.good}".strip()
+            logger.info("policies of this run are to be asked with '%s' behind the prompt", self.instruction)
         self.start = resolve(config.policy).spec
         self.weights = {self.start: fingerprint(self.start)}  # checkpoint -> hash, for the inputs of stages
         self.tokenizer = load_tokenizer(self.start)
@@ -64,10 +76,11 @@ class RoundLoop:
         self.dtype = fast_dtype() if config.fit.precision == "auto" else _dtype(config.fit.precision)
         self.fitter = Fitter(config, run, self.algorithm, self.tokenizer, self.pad, self.dtype, self.weights)
         shown = open_demonstrations(config, self.tokenizer, self.prompts) if config.demonstrations else None
-        self.sampler = Sampler(config, self.tokenizer, self.dtype, shown)
+        self.sampler = Sampler(config, self.tokenizer, self.dtype, self.instruction, shown)
 
     def run(self) -> dict[str, Any]:
-        for line in fixed_point(self.algorithm, self.config.replay, self.config.length_slope):
+        config = self.config
+        for line in fixed_point(self.algorithm, config.replay, config.length_slope, config.pessimism):
             logger.info("%s", line)
         slots = Slots.from_start(self.start)
         if self.probes is not None:
@@ -171,6 +184,9 @@ class RoundLoop:
         for table in tables:
             check_complementary(table, self.oracle.name)
         write_tables(folder / "preferences.safetensors", tables)
+        if self.wants_rewards:
+            rewards: Any = self.oracle  # which gives them: see __init__
+            write_tables(folder / REWARDS, rewards.rewards([g.prompt for g in groups], [g.texts for g in groups]))
         failed = int(sum(np.isnan(t).sum() for t in tables) // 2)
         spread = float(np.nanmean([np.nanstd(np.nanmean(t, axis=1)) for t in tables]))
         values = {
@@ -235,7 +251,7 @@ class RoundLoop:
         path = self.run_dir.path / "distil" / "samples.jsonl"
         inputs = {"policy": weights, "seed": self.config.seed, "k": self.config.responses}
         drawn = self.run_dir.stage("distil/sample", inputs, lambda: self._sample_all(kept, path))
-        sequences = token_sequences(self.tokenizer, read_samples(path), self.config.instruction)
+        sequences = token_sequences(self.tokenizer, read_samples(path), self.instruction)
         flat = [s for rows in sequences for s in rows]
         work = partial(self.fitter.distil, flat, kept[-1], final, "final")
         self.run_dir.stage("final", {**inputs, **drawn}, work)

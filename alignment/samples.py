@@ -15,6 +15,8 @@ from prefeval.errors import DataError
 from prefeval.files import read_jsonl, write_bytes, write_jsonl
 from prefeval.types import FloatArray, Message, Prompt, Response
 
+REWARDS = "rewards.safetensors"  # beside preferences.safetensors, where the method trains on rewards
+
 
 @dataclass(frozen=True)
 class SampledGroup:
@@ -48,6 +50,7 @@ def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
         {
             "id": g.prompt.id,
             "prompt": g.prompt.as_dicts(),
+            **({"reference": g.prompt.meta["reference"]} if "reference" in g.prompt.meta else {}),
             "opponents": g.opponents,
             **({"demonstrations": g.demonstrations} if g.demonstrations else {}),
             "responses": [
@@ -63,7 +66,8 @@ def write_samples(path: Path, groups: Sequence[SampledGroup]) -> None:
 def read_samples(path: Path) -> list[SampledGroup]:
     out = []
     for row in read_jsonl(path):
-        prompt = Prompt(row["id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]))
+        meta = {"reference": row["reference"]} if "reference" in row else {}  # oracles that check replies read it
+        prompt = Prompt(row["id"], tuple(Message(m["role"], m["content"]) for m in row["prompt"]), meta)
         replies = [
             Response(
                 r["text"],
@@ -78,7 +82,7 @@ def read_samples(path: Path) -> list[SampledGroup]:
 
 
 def write_tables(path: Path, tables: Sequence[FloatArray]) -> None:
-    """P blocks of possibly different sizes, one tensor a prompt."""
+    """P blocks of possibly different sizes, or rewards of the replies, one tensor a prompt."""
     from safetensors.numpy import save
 
     write_bytes(path, save({f"{i:06d}": np.ascontiguousarray(t) for i, t in enumerate(tables)}))
@@ -92,19 +96,33 @@ def read_tables(path: Path) -> list[FloatArray]:
 
 
 def token_sequences(
-    tokenizer: Any, groups: Sequence[SampledGroup], instruction: str, *, opponents: bool = False
+    tokenizer: Any,
+    groups: Sequence[SampledGroup],
+    instruction: str,
+    told: Sequence[Sequence[str]] | None = None,
+    *,
+    opponents: bool = False,
 ) -> list[list[TokenSequence]]:
     """Prompt ids and the very ids of the replies that are trained on: own and shown ones, the opponent's if asked for.
 
-    Raises DataError for replies without token ids (served ones).
+    `told` are further instructions behind the prompt, one a reply. Raises DataError for replies without token ids
+    (served ones).
     """
     out = []
-    for g in groups:
-        head = chat.encode_prompt(tokenizer, chat.with_instruction(g.prompt, instruction))
+    for n, g in enumerate(groups):
+        trained = g.responses[: len(g.responses) if opponents else len(g.responses) - g.opponents]
+        each = [""] * len(trained) if told is None else told[n]
+        heads = {text: _head(tokenizer, g.prompt, instruction, text) for text in set(each)}
         rows = []
-        for r in g.responses[: len(g.responses) if opponents else len(g.responses) - g.opponents]:
+        for r, text in zip(trained, each, strict=True):
             if not r.token_ids:
                 raise DataError(f"prompt {g.prompt.id}: a reply has no token ids, so it cannot be trained on")
-            rows.append(TokenSequence((*head, *r.token_ids), len(head)))
+            rows.append(TokenSequence((*heads[text], *r.token_ids), len(heads[text])))
         out.append(rows)
     return out
+
+
+def _head(tokenizer: Any, prompt: Prompt, *instructions: str) -> list[int]:
+    for instruction in instructions:
+        prompt = chat.with_instruction(prompt, instruction)
+    return chat.encode_prompt(tokenizer, prompt)

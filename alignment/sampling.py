@@ -28,6 +28,7 @@ class Sampler:
     config: AlignConfig
     tokenizer: Any
     dtype: torch.dtype
+    instruction: str  # behind every prompt
     shown: Demonstrations | None = None
 
     def groups(self, number: int, phase: Phase, slots: Slots, prompts: Sequence[Prompt]) -> list[SampledGroup]:
@@ -82,7 +83,7 @@ class Sampler:
         return HFGenerator(model, self.tokenizer, name=title, batch_rows=self.config.sampling_rows)
 
     def _asked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        return [chat.with_instruction(p, self.config.instruction) for p in prompts]
+        return [chat.with_instruction(p, self.instruction) for p in prompts]
 
     def _shown(self) -> Demonstrations:
         assert self.shown is not None, "the config asks for demonstrations where a phase does"

@@ -156,7 +156,8 @@ def _play_round(
             drawn = [replace(d, key=f"{number}/{i}") for i, d in enumerate(drawn)]
         anchors = {name: slots[name] for name in phase.anchors}
         loss, begun = _phase_loss(algorithm, phase, drawn, anchors), slots[phase.init_from]
-        fitted = descend(loss, begun, algorithm.step) if phase.gradient_step else minimise(loss, begun)
+        passes = getattr(algorithm, "passes", 1)
+        fitted = descend(loss, begun, algorithm.step, passes) if phase.gradient_step else minimise(loss, begun)
         store(slots, phase, fitted, sampling.floor)
 
 
@@ -235,13 +236,16 @@ def _phase_loss(
     return mean_loss
 
 
-def descend(loss: Callable[[Tensor], Tensor], log_start: FloatArray, step: float) -> FloatArray:
-    """The log-policy (n,) one gradient step on logits of size `step` away from `log_start`."""
+def descend(loss: Callable[[Tensor], Tensor], log_start: FloatArray, step: float, times: int = 1) -> FloatArray:
+    """The log-policy (n,) `times` gradient steps on logits of size `step` away from `log_start`."""
     import torch
 
-    point = torch.tensor(log_start, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(loss(point), point)
-    return log_normalise(log_start - step * np.asarray(slope.numpy(), dtype=np.float64))
+    current = log_start
+    for _ in range(times):
+        point = torch.tensor(current, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(loss(point), point)
+        current = log_normalise(current - step * np.asarray(slope.numpy(), dtype=np.float64))
+    return current
 
 
 def minimise(loss: Callable[[Tensor], Tensor], log_start: FloatArray, *, steps: int = 100) -> FloatArray:

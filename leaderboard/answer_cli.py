@@ -37,7 +37,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = command_parser(
         "answer", "A model's answers to a benchmark, written as the original's own tools read them."
     )
-    kinds = "folder, hub id, server:MODEL@URL, mix:0.5*SPEC+0.5*SPEC, best-of-N[ORACLE]:SPEC, answers:FILE"
+    combined = "mix:0.5*SPEC+0.5*SPEC, linear:GAMMA[INSTRUCTION]:SPEC, best-of-N[ORACLE]:SPEC"
+    kinds = f"folder, hub id, server:MODEL@URL, {combined}, answers:FILE"
     parser.add_argument("--model", required=True, metavar="SPEC", help=kinds)
     parser.add_argument("--name", default="", help="the model's name in the file (default: the spec)")
     benchmark_arguments(parser)

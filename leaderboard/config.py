@@ -22,7 +22,7 @@ _RECORDED_IF_GIVEN: dict[str, Any] = {
 @dataclass(frozen=True)
 class ModelSpec:
     """A model under its name in the table. `spec`: a directory, a hub id, server:MODEL@URL or answers:FILE; also
-    mix:W*SPEC+W*SPEC and best-of-N[ORACLE]:SPEC."""
+    mix:W*SPEC+W*SPEC, linear:GAMMA[INSTRUCTION]:SPEC and best-of-N[ORACLE]:SPEC."""
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 

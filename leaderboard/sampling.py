@@ -124,7 +124,7 @@ def identity(spec: str) -> list[Any]:
         if text and path.exists():
             files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
             return [spec, [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
-    return [spec, fingerprint(spec)] if spec.startswith(("mix:", "best-of-", "nash-of-")) else [spec]
+    return [spec, fingerprint(spec)] if spec.startswith(("mix:", "best-of-", "nash-of-", "linear:")) else [spec]
 
 
 def sample_benchmark(

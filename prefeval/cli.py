@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("prefeval.pipeline:quickstart", "train BT + GPM, align, bench, report, on a small real model"),
     "train": ("reward_models.cli:train", "RECIPE: train a preference model"),
     "align": ("alignment.cli:align", "RECIPE: align a policy against an oracle"),
+    "search-prompt": (
+        "alignment.prompt_search:search_prompt_command",
+        "[RECIPE]: a beam search over system prompts for a policy that is not trained",
+    ),
     "bench": ("leaderboard.cli:bench", "RECIPE: answers, verdicts, scores, report"),
     "run": ("prefeval.pipeline:run", "RECIPE: several of the commands above as one resumable run"),
     "train-pair": ("reward_models.pair_train:train_pair_command", "RECIPE: train a pair model (cross, A/B, justifier)"),

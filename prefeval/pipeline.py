@@ -34,6 +34,7 @@ STEPS: dict[str, tuple[str, str]] = {
         "reward_models.demonstrations:set_beside",
     ),
     "align": ("alignment.config:AlignConfig", "alignment.cli:run_align"),
+    "search-prompt": ("alignment.prompt_search:PromptSearchConfig", "alignment.prompt_search:search_prompt"),
     "bench": ("leaderboard.config:BenchConfig", "leaderboard.run:bench_step"),
     "contest": ("alignment.contest:ContestConfig", "alignment.contest:hold_contest"),
     "study": ("alignment.study:StudyConfig", "alignment.study:compare_runs"),

@@ -100,7 +100,8 @@ def score_row(row: Any, where: str | Path, number: int) -> ScoreRow:
     name = str(row.get("id", number))
     for field, texts in (("responses", responses), ("id", [name])):
         _check_texts(texts, where, number, field)
-    return name, Prompt(name, _messages(row["prompt"], where, number)), tuple(responses)
+    meta = {"reference": row["reference"]} if "reference" in row else {}
+    return name, Prompt(name, _messages(row["prompt"], where, number), meta), tuple(responses)
 
 
 def _messages(value: Any, path: str | Path, number: int) -> tuple[Message, ...]:
@@ -160,7 +161,9 @@ def scored(oracle: Any, rows: Sequence[ScoreRow], *, bound: bool = False) -> lis
 def _score_parser() -> argparse.ArgumentParser:
     parser = oracle_parser("score", "P matrix per prompt from any oracle; an entry that could not be obtained is null.")
     parser.add_argument(
-        "--input", required=True, help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}'
+        "--input",
+        required=True,
+        help='JSONL rows {"id", "prompt": text or messages, "responses": [..]}; "reference" for check:NAME',
     )
     parser.add_argument("--out", required=True, help='JSONL rows {"id", "P", "scores", "oracle", "failed"}')
     parser.add_argument(

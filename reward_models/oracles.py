@@ -116,6 +116,7 @@ def open_oracle(spec: str, *, device: str | None = None, store: Store | None = N
     | judge:MODEL[@BASE_URL]    | an LLM judge behind an OpenAI-compatible server, both orders averaged       |
     | judge:alpaca_eval:NAME[@BASE_URL] | the same, asked as an annotator config of alpaca_eval says          |
     | rules:NAME                | a documented rule                                                           |
+    | check:exact, :number, :regex | right or wrong by the prompt's reference answer, see `prefeval.checks`    |
     | py:module:object          | an Oracle, or a function (prompt text, a, b) -> P(a beats b); runs its code |
     | ensemble:SPEC+SPEC        | the mean of the members' P, and `lower()` by their spread                   |
 
@@ -177,6 +178,12 @@ def _open_rule(name: str, device: str | None, store: Store | None) -> Oracle:
     from prefeval.rules import open_rule
 
     return open_rule(name)
+
+
+def _open_check(name: str, device: str | None, store: Store | None) -> Oracle:
+    from prefeval.checks import open_check
+
+    return open_check(name)
 
 
 def _open_python(target: str, device: str | None, store: Store | None) -> Oracle:
@@ -242,6 +249,7 @@ _KINDS: dict[str, Callable[[str, str | None, Any], Oracle]] = {
     "pair": _open_pair,
     "judge": _open_judge,
     "rules": _open_rule,
+    "check": _open_check,
     "py": _open_python,
     "ensemble": _open_ensemble,
 }

@@ -25,12 +25,13 @@ def open_generator(
 ) -> Generator:
     """A generator from a spec: a directory, hub id `[@REV]`, `FILE.gguf`, `quickstart` or `server:MODEL@BASE_URL`.
 
-    Two forms hold other specs: `mix:W*MODEL+W*MODEL`, the token-level mixture of models in this process, and
+    Three forms hold other specs: `mix:W*MODEL+W*MODEL`, the token-level mixture of models in this process;
+    `linear:GAMMA[INSTRUCTION]:MODEL`, a model in this process steered towards what it says under an instruction; and
     `best-of-N[ORACLE]:MODEL` or `nash-of-N[ORACLE]:MODEL`, a choice among N candidates of any of these, for which
     `open_oracle` opens the oracle. Raises ConfigError for a spec that cannot be opened. `dtype` None takes what the
     device multiplies fastest.
     """
-    from prefeval.generate.specs import open_mixture, parse_mixture, parse_selection
+    from prefeval.generate.specs import open_mixture, parse_linear, parse_mixture, parse_selection
 
     selection = parse_selection(spec)
     if selection is not None:
@@ -47,6 +48,14 @@ def open_generator(
     from prefeval.generate.hf import HFGenerator
     from prefeval.models import default_device, fast_dtype, load_causal, load_tokenizer
 
+    steering = parse_linear(spec)
+    if steering is not None:
+        from prefeval.generate.linear import LinearGenerator
+
+        steered = open_generator(steering.model, name=name or spec, dtype=dtype, batch_rows=batch_rows)
+        if not isinstance(steered, HFGenerator):
+            raise ConfigError(f"model {spec}: linear alignment needs the logits of one model in this process")
+        return LinearGenerator(steered, steering.gamma, steering.instruction)
     kind = dtype or fast_dtype()
     members = parse_mixture(spec)
     if members is not None:

@@ -1,4 +1,4 @@
-"""The model specs that name several parts: a mixture of models, and a choice among candidates of one."""
+"""The model specs that hold others: a mixture of models, a choice among candidates of one, a model that is steered."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OracleOpener = Callable[[str], Oracle]
 _MIX = "mix:"
 _SELECTION = re.compile(r"(best|nash)-of-(\d+)\[(.+?)\]:(.+)", re.DOTALL)
+_LINEAR = re.compile(r"linear:([^\[]*)\[(.+?)\]:(.+)", re.DOTALL)
 _MEMBER = re.compile(r"([0-9.eE-]+)\*(.+)", re.DOTALL)
 
 
@@ -59,6 +60,33 @@ def parse_mixture(spec: str) -> tuple[tuple[float, str], ...] | None:
     if any(w < 0 for w, _ in members) or abs(math.fsum(w for w, _ in members) - 1.0) > 1e-9:
         raise ConfigError(f"model {spec}: the weights must be at least 0 and sum to 1")
     return members
+
+
+@dataclass(frozen=True)
+class Steering:
+    """`linear:GAMMA[INSTRUCTION]:MODEL`."""
+
+    gamma: float
+    instruction: str
+    model: str
+
+
+def parse_linear(spec: str) -> Steering | None:
+    """A model steered by an instruction, None where the spec is another kind. Raises ConfigError for a wrong one."""
+    if not spec.startswith("linear:"):
+        return None
+    found = _LINEAR.fullmatch(spec)
+    if found is None or not found[2].strip():
+        raise ConfigError(f"model {spec}: linear alignment is written linear:GAMMA[INSTRUCTION]:MODEL")
+    gamma = _weight(found[1], spec)
+    if not (gamma >= 0 and math.isfinite(gamma)):
+        raise ConfigError(f"model {spec}: gamma must be a number >= 0")
+    return Steering(gamma, found[2], found[3])
+
+
+def is_combined(spec: str) -> bool:
+    """Whether a spec stands for something other than one model: a mixture, a choice, a steered model."""
+    return any(parse(spec) is not None for parse in (parse_selection, parse_mixture, parse_linear))
 
 
 def open_mixture(

@@ -104,6 +104,7 @@ def test_every_method_is_shown_one_way() -> None:
     others = {"sppo", "dno", "exo", "nash_md_pg"}
     others |= {"minor_dpo", "slic", "rso", "kto"}  # test_offline_methods
     others |= {"rspo", "qrpo", "sail", "irft", "sapo"}  # in test_selfplay and test_demonstrated
+    others |= {"expert_iteration", "return_conditioned", "rloo", "ppo"}  # test_reinforcement
     assert exact | others == {i.name for i in list_algorithms() if not i.alias_of}
     assert all(i.has_minimiser or i.name in others | {"gpo"} for i in list_algorithms() if not i.alias_of)
 

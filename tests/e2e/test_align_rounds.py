@@ -71,6 +71,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "irft": ("irft", {"step": 5.0}),
     "spin": ("spin", {"step": 5.0}),
     "sapo": ("sapo", {"step": 5.0, "segment": 3}),
+    "expert_iteration": ("expert_iteration", {}),
+    "return_conditioned": ("return_conditioned", {}),
+    "rloo": ("rloo", {}),
+    "ppo": ("ppo", {}),
 }
 OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
     "minor_dpo": ("minor_dpo", {"step": 5.0, "labels": "hard"}),

@@ -93,6 +93,7 @@ def test_mixtures_and_choices_take_part(config: ContestConfig, tmp_path: Path) -
         "mixed": f"mix:0.5*{base}+0.5*{short}",
         "best": f"best-of-4[rules:shorter]:{base}",
         "nash": f"nash-of-2[rules:shorter]:mix:0.9*{base}+0.1*{short}",
+        "steered": f"linear:3[Be brief.]:{base}",
     }
     entered = replace(config, policies=policies, limit=3)
     rows = {r["policy"]: r for r in hold(entered)["rows"]}
@@ -102,6 +103,7 @@ def test_mixtures_and_choices_take_part(config: ContestConfig, tmp_path: Path) -
     assert rows["mixed"]["length"] < rows["base"]["length"]
     assert rows["best"]["kl"] is None  # how likely a choice is to keep a reply is not known
     assert rows["nash"]["entropy"] is None
+    assert rows["steered"]["kl"] is not None
     before = (Path(config.out) / "samples-mixed.jsonl").stat().st_mtime_ns
     save_tiny(tmp_path / "short", seed=3)
     hold(entered)

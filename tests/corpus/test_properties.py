@@ -1,5 +1,4 @@
 """Whatever stands in a file, a reply or on the command line: a parser gives a value or one of our own errors, in time.
-
 `PREFEVAL_EXAMPLES=2000 pytest tests/corpus/test_properties.py` looks longer than the default does.
 """
 
@@ -156,7 +155,7 @@ def test_verdict_and_answer_files(
 def test_score_rows(row: Any) -> None:
     found = _ours(score_row, row, "x.jsonl", 1)
     if found is not None:
-        assert found[0].encode() is not None and found[2]  # the id can be written again
+        assert all(text.encode("utf-8") is not None for text in (found[0], *found[2]))  # it can be written again
 
 
 @given(

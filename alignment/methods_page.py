@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import prefeval
@@ -78,7 +79,7 @@ def _options(row: AlgorithmInfo) -> str:
     return f"`{row.alias_of}` with {options}"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     body = [(f"`{first}`", *rest) for first, *rest in rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *body)) + "\n"
 

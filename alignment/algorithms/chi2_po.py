@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import wrightomega
 
 from alignment.algorithm import State, register
 from alignment.pair_losses import PairLossMethod, Side, logistic
@@ -55,6 +53,9 @@ class Chi2PO(PairLossMethod):
 
     def population(self, P: FloatArray, state: State) -> State:
         """phi(rho) = step r + c, r the Bradley-Terry fit of P under pi_t and c what makes pi a policy."""
+        from scipy.optimize import brentq  # here: games of other methods do without
+        from scipy.special import wrightomega
+
         rewards = self.step * bradley_terry(self.payoffs(P), np.exp(state.log_policy))
 
         def ratios(c: float) -> FloatArray:

@@ -289,6 +289,7 @@ def test_labels_drawn_in_the_loss() -> None:
     np.testing.assert_allclose(drawn.policy, exact.policy, atol=0.06)
 
 
+@pytest.mark.slow
 def test_noise_floors_of_13_8() -> None:
     """cyc3, 500 pairs a round: INPO stays about its biased level (.050 measured), ONPO's average goes on to 0."""
     game, sampling = open_game("cyc3"), Sampling(500, labels="bernoulli")

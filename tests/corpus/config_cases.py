@@ -53,7 +53,7 @@ def train() -> list[Case]:
         one("list for a text", "data: [x, y]\n", "RECIPE: 'data': Input should be a valid string (got ['x', 'y'])"),
         one("word for yes or no", "head: {unit_norm: maybe}\n", "RECIPE: 'head.unit_norm': Input should be a valid boolean, unable to interpret input (got 'maybe')"),
         one("unknown head", "head: {kind: btt}\n", "RECIPE: 'head.kind': Input should be 'bt', 'regression', 'gpm' or 'hybrid' (got 'btt')"),
-        one("unknown loss", "loss: {kind: softmax}\n", "RECIPE: 'loss.kind': Input should be ... (got 'softmax')"),
+        one("unknown loss", "loss: {kind: softmax}\n", "RECIPE: loss.kind 'softmax' is none of ...; did you mean 'soft'?"),
         one("no blocks", "head: {kind: gpm, blocks: 0}\n", "RECIPE: a gpm head needs at least one skew block, not 0"),
         one("tau of 0", "head: {kind: bt, tau: 0}\n", "RECIPE: the head's tau must be positive, not 0.0"),
         one("tau that is no number", "head: {kind: bt, tau: .nan}\n", "RECIPE: the head's tau must be positive, not nan"),

@@ -179,7 +179,7 @@ def oracles() -> list[Case]:
         return Case(f"oracle {spec or 'empty'}", argv, message, made)
 
     return [
-        one("", "oracle '': unknown kind ''; known: model, laplace, hf, pair, judge, rules, py, ensemble"),
+        one("", "oracle '': unknown kind ''; known: model, laplace, hf, pair, judge, rules, check, py, ensemble"),
         one("modle:x", "oracle 'modle:x': unknown kind 'modle'; did you mean 'model'?"),
         one("model", "oracle 'model': nothing after 'model:'"),
         one("model:", "oracle 'model:': nothing after 'model:'"),

@@ -84,7 +84,10 @@ def hold(name: str, kills: int, folder: Path, model: Path) -> None:
     print(f"\n{name}: {done} kills in {runs - 1} runs, each ended as the uninterrupted one; {paid}")
 
 
-@pytest.mark.parametrize("name", ["train", "align", "bench", "run"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["train", "bench", pytest.param("align", marks=SLOW), pytest.param("run", marks=SLOW)])
 def test_two_kills_change_nothing(name: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     hold(name, 2, tmp_path, model)
@@ -98,7 +101,8 @@ def test_many_kills_change_nothing(name: str, tmp_path: Path, model: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [pytest.param(signal.SIGINT, 130, "interrupted", marks=SLOW), (signal.SIGTERM, 143, "terminated")],
 )
 def test_signals_save_and_say_how_to_go_on(number: int, code: int, word: str, tmp_path: Path, model: Path) -> None:
     make = maker("train", tmp_path, model, "")

@@ -191,6 +191,7 @@ def test_kept_anchors_are_checked_and_made_anew_for_another_template(
         loop.fitter.items(1, phase, slots, folder)
 
 
+@pytest.mark.slow
 def test_a_run_with_every_option_killed_anywhere_ends_as_if_it_had_not_been(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

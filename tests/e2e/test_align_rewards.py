@@ -108,6 +108,7 @@ def test_what_is_missing_is_told(tiny: Path, tmp_path: Path) -> None:
         AlignConfig(pessimism=-1.0)
 
 
+@pytest.mark.slow
 def test_lower_bounds_are_trained_on_and_never_probed(tiny: Path, tmp_path: Path) -> None:
     out, spec = tmp_path / "run", "ensemble:rules:gold+rules:shorter"
     play(config_for(tiny, out, "dpo", rounds=1, oracle=spec, pessimism=1.0))

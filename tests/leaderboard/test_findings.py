@@ -86,6 +86,7 @@ def test_pairs_that_never_met_leave_out_rules_that_need_them(tmp_path: Path) -> 
     assert "Some models share no question" in words(table, tmp_path)
 
 
+@pytest.mark.slow
 def test_large_boards_are_cut_to_the_best(tmp_path: Path) -> None:
     rows = [TableRow(f"m{i}", Estimate(float(i), i - 1.0, i + 1.0, 30), outcomes={str(q): (q * 7 + i * i) % 97 / 97
             for q in range(30)}) for i in range(MOST + 3)]  # fmt: skip

@@ -48,6 +48,7 @@ def test_alpaca_eval_pairs(split: str, column: int, instructions: int) -> None:
     assert label[first, second] == pytest.approx(2 - float(row.preference))
 
 
+@pytest.mark.slow
 def test_train_pairs_of_alpaca_eval() -> None:
     """One load of the large file: README's rows, instructions and sources; identical and empty sides as counted."""
     data = load_records(str(FOLDER / "alpaca_eval_pairs.train.parquet"))

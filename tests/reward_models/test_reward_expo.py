@@ -171,6 +171,7 @@ def test_least_nll_wins_and_ties_stay_near_the_strong_model() -> None:
     assert choose(rows[:2] + rows[3:])["factor"] == 2.0
 
 
+@pytest.mark.slow
 def test_the_test_split_has_no_say(tmp_path: Path) -> None:
     _, pairs = write_helpsteer(tmp_path)
     rows = [json.loads(line) for line in pairs.read_text().splitlines()]

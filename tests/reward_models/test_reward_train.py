@@ -71,7 +71,8 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", ["4-cycle", pytest.param("5-cycle", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 def test_hybrid_holds_every_cycle_and_bt_stays_at_its_ceiling(shape: str, base: Path, tmp_path: Path) -> None:
     """A scalar can please all edges of a cycle but one."""
     texts, edges, ceiling = SHAPES[shape]

@@ -90,6 +90,7 @@ def test_table_b_who_converges_in_the_last_iterate(game: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("game", CYCLIC)
+@pytest.mark.slow
 def test_table_c_who_converges_in_the_regularised_game(game: str, capsys: pytest.CaptureFixture[str]) -> None:
     common: dict[str, Any] = {"game": game, "tau": 0.02, "rounds": 1200, "rows": "powers"}
     cycling = rows(capsys, algorithm="inpo", step=1 / 0.06, **common)  # the paper's ratio: step tau = 1/3

@@ -322,8 +322,8 @@ def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
         ("rloo", {"step": 2.0, "tau": 0.1}, 3),
         ("ppo", {"step": 1.0, "tau": 0.1, "clip": 0.1}, 3),
         ("expert_iteration", {"best_of": 3}, 3),
-        ("expert_iteration", {"keep": "wins"}, 2),
-        ("return_conditioned", {"best_of": 3}, 3),
+        pytest.param("expert_iteration", {"keep": "wins"}, 2, marks=pytest.mark.slow),
+        pytest.param("return_conditioned", {"best_of": 3}, 3, marks=pytest.mark.slow),
     ],
 )
 def test_sampled_play_follows_the_exact_iterates(name: str, options: dict[str, Any], k: int) -> None:

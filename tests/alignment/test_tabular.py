@@ -246,18 +246,18 @@ def test_groups_are_drawn_from_the_policy() -> None:
         ("inpo", {"step": 0.5, "tau": 0.1}),
         ("onpo", {"step": 0.5}),
         ("onpo", {"step": 0.5, "one_fit": True}),
-        ("sppo", {"step": 0.5, "normaliser": "pairwise"}),
-        ("dpo", {"step": 0.5, "reference": "previous"}),
         ("egpo", {"step": 0.5, "tau": 0.1}),
-        ("nash_md", {"step": 0.5, "tau": 0.3}),
-        ("nash_ema", {"step": 0.5, "tau": 0.1}),
-        ("mnpo", {"step": 0.5, "tau": 0.1, "history": 3}),
-        ("mpo", {"step": 0.5, "alpha": 0.3, "refresh": 2}),
-        ("comal", {"step": 0.5, "tau": 0.3, "refresh": 2}),
-        ("onpo_magnet", {"step": 0.5, "alpha": 0.3, "refresh": 2}),
-        ("nash_mp", {"step": 0.2, "tau": 0.1}),
-        ("gpo", {"step": 0.2, "normaliser": "pairwise"}),
-        ("nash_md_pg", {"step": 2.0, "tau": 0.1}),
+        pytest.param("sppo", {"step": 0.5, "normaliser": "pairwise"}, marks=pytest.mark.slow),
+        pytest.param("dpo", {"step": 0.5, "reference": "previous"}, marks=pytest.mark.slow),
+        pytest.param("nash_md", {"step": 0.5, "tau": 0.3}, marks=pytest.mark.slow),
+        pytest.param("nash_ema", {"step": 0.5, "tau": 0.1}, marks=pytest.mark.slow),
+        pytest.param("mnpo", {"step": 0.5, "tau": 0.1, "history": 3}, marks=pytest.mark.slow),
+        pytest.param("mpo", {"step": 0.5, "alpha": 0.3, "refresh": 2}, marks=pytest.mark.slow),
+        pytest.param("comal", {"step": 0.5, "tau": 0.3, "refresh": 2}, marks=pytest.mark.slow),
+        pytest.param("onpo_magnet", {"step": 0.5, "alpha": 0.3, "refresh": 2}, marks=pytest.mark.slow),
+        pytest.param("nash_mp", {"step": 0.2, "tau": 0.1}, marks=pytest.mark.slow),
+        pytest.param("gpo", {"step": 0.2, "normaliser": "pairwise"}, marks=pytest.mark.slow),
+        pytest.param("nash_md_pg", {"step": 2.0, "tau": 0.1}, marks=pytest.mark.slow),
     ],
 )
 def test_sampled_play_follows_the_exact_iterates(name: str, options: dict[str, Any]) -> None:
@@ -280,6 +280,7 @@ def test_sampled_play_repeats_with_its_seed() -> None:
     assert last(1) != last(2)
 
 
+@pytest.mark.slow
 def test_labels_drawn_in_the_loss() -> None:
     """Labels of the algorithm's own: the same iterates up to label noise, and ONPO's two fits see the same draws."""
     game = open_game("cyc3")
@@ -302,6 +303,7 @@ def test_noise_floors_of_13_8() -> None:
     assert abs(rows[-1].gap_average - exact.gap_average) < 0.02
 
 
+@pytest.mark.slow
 def test_best_and_worst_of_eight_leave_the_fixed_point() -> None:
     """13.7, cyc3: all pairs of 8 hold the regularised Nash (TV .001); best/worst of 8 do not (TV .022 or more)."""
     game = open_game("cyc3")

@@ -140,6 +140,7 @@ def test_length_is_taken_out_of_the_verdicts_that_are_trained_on(tiny: Path, tmp
     assert all((2 * 8 * p["oracle/win_rate"]) % 1 == 0 for p in probes)  # the probes' oracle says 0, 1/2 or 1
 
 
+@pytest.mark.slow
 def test_distillation_fits_the_mixture_of_all_rounds(tiny: Path, tmp_path: Path) -> None:
     """As many replies of each policy, and the student explains them better than the policy it starts from."""
     fit = FitConfig(precision="fp32", learning_rate=1e-2, epochs=4, batch_size=4, schedule="constant")

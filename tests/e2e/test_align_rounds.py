@@ -89,7 +89,8 @@ OFFLINE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 METHODS |= OFFLINE
 SHOWN = ("irft", "spin", "sapo")  # these learn from demonstrations
-LONG = ("apo", "rspo", "qrpo", "sail PR", "sail PP", "sail DP", "spac", "spin", "sapo", *OFFLINE)
+# one of each kind of round: two fits, an opponent, gradients alone, tokens of a demonstration, whole rewards
+QUICK = ("dpo", "onpo", "egpo", "nash_md_pg", "exo", "irft")
 TIMES = ("seconds", "tokens_per_second", "spent/minutes")
 WORDS = "fox dog sky light rainbow colour answer help lazy brown quick blue".split()  # noqa: SIM905
 
@@ -162,7 +163,7 @@ def test_every_registered_algorithm_is_run_here() -> None:
     assert {i.name for i in list_algorithms() if not i.alias_of} <= played <= {i.name for i in list_algorithms()}
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m in LONG else m for m in METHODS])
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 def test_two_rounds_of(method: str, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = config_for(tiny, out, method)
@@ -225,7 +226,7 @@ def until_done(config: AlignConfig) -> int:
     raise AssertionError("never done")
 
 
-@pytest.mark.parametrize("moment", ["before its marker", "before it starts"])
+@pytest.mark.parametrize("moment", ["before its marker", pytest.param("before it starts", marks=pytest.mark.slow)])
 def test_a_kill_at_every_stage_boundary(
     moment: str, tiny: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +300,7 @@ def test_another_model_under_the_same_path_is_not_taken_for_the_old_one(tiny: Pa
     assert sorted(map(str, outcome(tmp_path / "fresh")[1])) == sorted(map(str, second[1]))
 
 
+@pytest.mark.slow
 def test_averages_of_parameters_and_moved_anchors_are_the_checkpoints_they_say(tiny: Path, tmp_path: Path) -> None:
     """Nash-EMA's opponent is half start, half fitted; MNPO's past the policy before; a magnet the policy after."""
     loop = open_loop(config_for(tiny, tmp_path / "ema", "nash_ema", rounds=1))
@@ -347,6 +349,7 @@ def test_adapters_train_a_low_rank_change_and_leave_plain_checkpoints(tiny: Path
         play(replace(config, out=str(tmp_path / "wrong"), lora=LoraConfig(rank=2, targets=("nothing",))))
 
 
+@pytest.mark.slow
 def test_the_average_of_all_rounds_can_be_deployed(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     play(config_for(tiny, out, "sppo", deploy="average", rounds=3))
@@ -385,10 +388,10 @@ def test_anchors_are_the_same_bits_whenever_they_are_computed(tiny: Path, tmp_pa
         assert item.anchors["aux"] == pytest.approx(mixed, abs=1e-4)
 
 
-_SLOWER = [pytest.param(m, marks=pytest.mark.slow) for m in ("inpo", "sppo", "sppo pairwise", "onpo")]
+_SLOWER = [pytest.param(m, marks=pytest.mark.slow) for m in ("dpo", "inpo", "sppo", "sppo pairwise", "onpo")]
 
 
-@pytest.mark.parametrize("method", ["dpo", "onpo one fit", *_SLOWER])
+@pytest.mark.parametrize("method", ["onpo one fit", *_SLOWER])
 def test_the_win_rate_rises(method: str, tiny: Path, tmp_path: Path) -> None:
     """Under a rule that single tokens decide, every method beats its start in two rounds."""
     fit = FitConfig(precision="fp32", learning_rate=2e-2, epochs=4, batch_size=4, batch_tokens=4096, checkpoint_every=0)

@@ -58,7 +58,7 @@ def judge_with_kills(command: list[str], log: Path, marks: list[int]) -> int:
 
 
 @pytest.mark.parametrize(
-    ("tasks", "marks"), [(120, [30, 70]), pytest.param(2000, list(range(150, 1900, 170)), marks=pytest.mark.slow)]
+    ("tasks", "marks"), [(80, [20, 50]), pytest.param(2000, list(range(150, 1900, 170)), marks=pytest.mark.slow)]
 )
 def test_killed_judging_loses_nothing(tasks: int, marks: list[int], tmp_path: Path, paid_log: Path, url: str) -> None:
     command = [sys.executable, str(HERE / "client.py"), url, str(tmp_path), str(tasks), str(CONCURRENCY)]

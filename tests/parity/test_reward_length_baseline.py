@@ -27,6 +27,7 @@ def measure(name: str) -> dict[str, Any]:
     return evaluate(longer, load_records(str(DATA / name)).records, resamples=50)
 
 
+@pytest.mark.slow
 def test_alpaca_eval_pairs() -> None:
     m = measure("alpaca_eval_pairs.test.parquet")
     assert m["accuracy"] == pytest.approx(m["length_only_accuracy"], abs=1e-12)

@@ -27,7 +27,9 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("split", "column", "instructions"), [("val", 1, 59), ("test", 2, 86)])
+@pytest.mark.parametrize(
+    ("split", "column", "instructions"), [("test", 2, 86), pytest.param("val", 1, 59, marks=pytest.mark.slow)]
+)
 def test_alpaca_eval_pairs(split: str, column: int, instructions: int) -> None:
     path = FOLDER / f"alpaca_eval_pairs.{split}.parquet"
     data = load_records(str(path))

@@ -18,6 +18,7 @@ def test_release_is_called_no_more_often_than_asked(monkeypatch: pytest.MonkeyPa
     assert calls == [5.1, 10.2]
 
 
+@pytest.mark.slow
 def test_peak_grows_with_what_is_held() -> None:
     memory.release()
     before = memory.peak_gigabytes()

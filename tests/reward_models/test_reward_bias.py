@@ -42,6 +42,7 @@ def test_logistic_weights_are_those_of_scikit_learn() -> None:
     assert logistic_weights(x, y, counts, ridge=1e-9) == pytest.approx(peer.coef_[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_length_slope_recovers_the_bias_of_simulated_labels() -> None:
     rng = np.random.default_rng(1)
     n, truth = 6000, 0.8

@@ -155,7 +155,7 @@ def rows() -> list[dict[str, Any]]:
     "kind",
     [
         "plackett_luce",
-        "rao_kupper",
+        pytest.param("rao_kupper", marks=pytest.mark.slow),
         *(pytest.param(k, marks=pytest.mark.slow) for k in ("top_1", "davidson", "adaptive")),
     ],
 )

@@ -85,7 +85,8 @@ def results(out: Path) -> dict[str, object]:
     for name in ("pm", "policy"):
         logged = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
         for row in logged:
-            row["values"].pop("tokens_per_second", None)
+            for timed in ("tokens_per_second", "spent/minutes"):
+                row["values"].pop(timed, None)
         rows[name] = sorted(json.dumps([r["kind"], r["stage"], r["step"], r["round"], r["values"]]) for r in logged)
     text = json.dumps([weights, contest, scores, rows], sort_keys=True)
     return json.loads(text.replace(str(out), "OUT"))  # type: ignore[no-any-return]

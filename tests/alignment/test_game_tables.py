@@ -64,8 +64,17 @@ def test_table_a_rates_of_the_average(game: str, capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 def test_table_a_up_to_its_last_row(game: str, capsys: pytest.CaptureFixture[str]) -> None:
-    gaps = check_averages(game, 16, capsys)
-    assert gaps == pytest.approx(GAMES[game], rel=0.06)  # two digits are printed
+    """The table averages the policies that were played, the start among them; a row's average begins after one update.
+
+    At 65,536 rounds one policy more or less is up to a fifth of ONPO's gap.
+    """
+    mwu, _ = check_averages(game, 16, capsys)
+    found = open_game(game)
+    step = min(0.5, math.sqrt(float(np.max(-np.log(found.start)))))
+    play = rows(capsys, game=game, algorithm="onpo", step=step, rounds=2**16 - 1, rows="all")
+    average = np.mean([found.start, *(r["policy"] for r in play)], axis=0)
+    gap = 2 * float((found.P @ average).max()) - 1
+    assert (mwu, gap) == pytest.approx(GAMES[game], rel=0.06)  # two digits are printed
 
 
 @pytest.mark.slow  # test_tabular.py has the table's digits; this is the command

@@ -21,12 +21,8 @@ def token_batches(lengths: Sequence[int], budget: int, *, max_items: int | None 
     budget comes alone: it is the caller's to cut, not ours to drop. Raises ValueError for a negative length, a
     budget or a `max_items` below one.
     """
-    if budget < 1 or (max_items is not None and max_items < 1):
-        raise ValueError(f"budget ({budget}) and max_items ({max_items}) must be at least 1")
-    if any(length < 0 for length in lengths):
-        raise ValueError(f"lengths must not be negative; the smallest is {min(lengths)}")
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+    for index in _shortest_first(lengths, budget, max_items):
         last = batches[-1] if batches else []
         fits = lengths[index] * (len(last) + 1) <= budget and (max_items is None or len(last) < max_items)
         if last and fits:
@@ -44,10 +40,7 @@ def least_work_batches(lengths: Sequence[int], budget: int, call_cost: float) ->
     """
     if not call_cost >= 0:
         raise ValueError(f"call_cost ({call_cost}) must not be negative")
-    token_batches(lengths[:1], budget)  # the checks
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    if order and lengths[order[0]] < 0:
-        raise ValueError(f"lengths must not be negative; the smallest is {lengths[order[0]]}")
+    order = _shortest_first(lengths, budget)
     least = np.zeros(len(order) + 1)  # least[n]: of the n shortest
     first = np.zeros(len(order) + 1, dtype=np.int64)  # where the last batch of that plan begins
     for n, index in enumerate(order, 1):
@@ -62,6 +55,15 @@ def least_work_batches(lengths: Sequence[int], budget: int, call_cost: float) ->
         batches.append(order[first[end] : end])
         end = int(first[end])
     return batches[::-1]
+
+
+def _shortest_first(lengths: Sequence[int], budget: int, max_items: int | None = None) -> list[int]:
+    """Indices by length, ties in their order. Raises ValueError for what no batches can be made of."""
+    if budget < 1 or (max_items is not None and max_items < 1):
+        raise ValueError(f"budget ({budget}) and max_items ({max_items}) must be at least 1")
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"lengths must not be negative; the smallest is {min(lengths)}")
+    return sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
